@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"upwell/jobs"
+)
+
+// A hold is one message that this worker keeps hidden from the others.
+type hold struct {
+	m    jobs.Message
+	next time.Time // when the next heartbeat is due; guarded by holds.mu
+
+	// turn is taken while a heartbeat is under way, and guards what follows. It
+	// is a channel because a mutex is no place to wait for a request.
+	turn  chan struct{}
+	ended bool        // settled or lost: no heartbeat may follow
+	lost  bool        // the delivery turned out to be over
+	lose  func(error) // told so; nil for nobody
+}
+
+// end stops the heartbeats and waits for the one under way: one that came after
+// a release would hide the message again.
+func (h *hold) end() {
+	h.turn <- struct{}{}
+	h.ended = true
+	<-h.turn
+}
+
+// onLost has f told when the delivery turns out to be over.
+func (h *hold) onLost(f func(error)) {
+	h.turn <- struct{}{}
+	defer func() { <-h.turn }()
+	if h.lose = f; h.lost {
+		f(ErrGone)
+	}
+}
+
+// holds are the messages held by one worker.
+type holds struct {
+	mu  sync.Mutex
+	all map[*hold]struct{}
+}
+
+func newHolds() *holds { return &holds{all: make(map[*hold]struct{})} }
+
+func (s *holds) add(m jobs.Message) *hold {
+	h := &hold{m: m, next: m.Received.Add(beat), turn: make(chan struct{}, 1)}
+	s.mu.Lock()
+	s.all[h] = struct{}{}
+	s.mu.Unlock()
+	return h
+}
+
+func (s *holds) remove(h *hold) {
+	s.mu.Lock()
+	delete(s.all, h)
+	s.mu.Unlock()
+}
+
+func (s *holds) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
+// due returns the holds whose heartbeat is due, and marks it as sent.
+func (s *holds) due(now time.Time) []*hold {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var due []*hold
+	for h := range s.all {
+		if !h.next.After(now) {
+			h.next = now.Add(beat)
+			due = append(due, h)
+		}
+	}
+	return due
+}
+
+// heartbeats keeps every held message hidden until ctx is done.
+func (w *Worker) heartbeats(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	t := time.NewTicker(beat / 30)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			for _, h := range w.held.due(now) {
+				wg.Go(func() { w.heartbeat(ctx, h) })
+			}
+		}
+	}
+}
+
+func (w *Worker) heartbeat(ctx context.Context, h *hold) {
+	h.turn <- struct{}{}
+	defer func() { <-h.turn }()
+	// The queue refuses a heartbeat that would reach past its ceiling, and
+	// with it the delivery; its clock started a little before ours.
+	d := min(hideFor, time.Until(h.m.Received.Add(ceiling))-hideFor/8)
+	if h.ended || d <= 0 {
+		return
+	}
+	// One that takes longer than a beat must not keep the message from being
+	// settled.
+	beating, cancel := context.WithTimeout(ctx, beat)
+	defer cancel()
+	err := w.source.Hide(beating, h.m, d)
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, ErrGone):
+		w.cfg.Log.WarnContext(ctx, "delivery lost", "message", h.m.ID, "err", err)
+		h.ended, h.lost = true, true
+		if h.lose != nil {
+			h.lose(ErrGone)
+		}
+	default:
+		w.cfg.Log.WarnContext(ctx, "heartbeat failed", "message", h.m.ID, "err", err)
+	}
+}

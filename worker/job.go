@@ -1,0 +1,354 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"upwell/jobs"
+	"upwell/throttle"
+)
+
+const (
+	// keptAttempts bounds the attempts listed in a result. A job that meets a
+	// thousand refusals keeps the first and the last of them.
+	keptAttempts = 32
+
+	// copyDelay is how long a copy of a job under way is put off at most, and
+	// half of it at least: copies that came together must not come back together,
+	// or all but one are put off again. It is looked up when it comes back.
+	copyDelay = time.Minute
+
+	// troubleDelay is how long a message is put off when it could be neither
+	// looked up nor buried, because the sink or the queue is in trouble.
+	troubleDelay = time.Minute
+)
+
+// A task is one message on its way to being settled.
+type task struct {
+	w   *Worker
+	h   *hold
+	m   jobs.Message
+	job jobs.Job
+
+	attempts []jobs.Attempt
+	counted  int       // attempts that count, earlier deliveries included
+	failed   time.Time // when the first attempt failed
+	usage    jobs.Usage
+	cost     float64
+	last     *Error // of the last attempt that failed
+}
+
+// An ending is how a task ends: stored, buried or released.
+type ending struct {
+	answer *Answer          // to store
+	region string           // where it came from
+	letter *jobs.DeadLetter // to bury
+	delay  time.Duration    // to release
+	why    error            // of a release
+}
+
+func released(d time.Duration, why error) ending { return ending{delay: d, why: why} }
+
+// handle settles one message.
+func (w *Worker) handle(ph phases, h *hold) {
+	t := &task{w: w, h: h, m: h.m, counted: h.m.Attempts}
+	defer w.room.release(h.m)
+	defer w.held.remove(h)
+	if w.known.owes(h.m.ID) {
+		t.ack(ph.settle)
+		return
+	}
+	var err error
+	t.job, err = jobs.Parse(h.m.Body, w.cfg.Run)
+	if err != nil {
+		t.settle(ph.settle, ending{letter: t.letter(jobs.BadJob, err.Error())})
+		return
+	}
+	fresh, settledBefore := w.known.begin(t.job.Key)
+	if !fresh {
+		t.giveBack(ph, released(copyDelay/2+rand.N(copyDelay/2), errors.New("another message for the job is under way")))
+		return
+	}
+	if settledBefore || h.m.Receives > 1 || h.m.Again || w.cfg.LookUp {
+		if done := t.lookUp(ph); done {
+			w.known.end(t.job.Key, true)
+			return
+		}
+	}
+	end := t.run(ph)
+	if end.answer == nil && end.letter == nil {
+		// What is released may be received again at once, by ourselves, and
+		// must not be taken for a copy.
+		w.known.end(t.job.Key, false)
+		t.giveBack(ph, end)
+		return
+	}
+	w.known.end(t.job.Key, t.settle(ph.settle, end))
+}
+
+// giveBack releases the message, when the worker stops only after it has stopped
+// receiving.
+func (t *task) giveBack(ph phases, e ending) {
+	if ph.wait.Err() != nil {
+		<-ph.quiet
+	}
+	t.settle(ph.settle, e)
+}
+
+// lookUp acknowledges the message if its job has a result, and reports whether
+// the task ends here. A sink that cannot tell is asked until ctx is done: to go
+// on without an answer could mean to pay twice.
+func (t *task) lookUp(ph phases) (done bool) {
+	for failures := 1; ; failures++ {
+		has, err := t.w.sink.Has(ph.wait, t.job.Key)
+		switch {
+		case err == nil && has:
+			t.w.observe(Event{Kind: Duplicate, Message: t.m.ID, Key: t.job.Key})
+			t.ack(ph.settle)
+			t.log("answered before")
+			return true
+		case err == nil:
+			return false
+		case ph.wait.Err() != nil:
+			return false // run releases it
+		}
+		t.w.cfg.Log.WarnContext(ph.wait, "look-up failed", "job", t.job.Key.String(), "err", err)
+		sleep(ph.wait, backoff(failures))
+	}
+}
+
+// run makes attempts until one succeeds or none can.
+func (t *task) run(ph phases) ending {
+	if ph.wait.Err() != nil {
+		return released(0, context.Cause(ph.wait)) // it may not even have been looked up
+	}
+	if t.m.Receives > t.w.cfg.MaxReceives {
+		return t.bury(jobs.Poison, fmt.Sprintf(
+			"delivered %d times and never settled: it may have stopped the workers that had it", t.m.Receives))
+	}
+	wait, stop := t.waiting(ph.wait)
+	defer stop()
+	for {
+		if d := t.job.Deadline; !d.IsZero() && !time.Now().Before(d) {
+			return t.bury(jobs.Expired, "the deadline passed before an answer: "+d.Format(time.RFC3339))
+		}
+		if wait.Err() != nil {
+			return released(0, context.Cause(wait))
+		}
+		if end := t.attempt(wait, ph.work); end != nil {
+			return *end
+		}
+	}
+}
+
+// waiting returns the context of the task's waits: it ends with ctx, at the job's
+// deadline, when the delivery is lost, and in time before the queue ends it.
+func (t *task) waiting(ctx context.Context) (context.Context, func()) {
+	until := t.m.Received.Add(ceiling - t.w.cfg.AttemptTimeout - hideFor)
+	if d := t.job.Deadline; !d.IsZero() && d.Before(until) {
+		until = d
+	}
+	ctx, lose := context.WithCancelCause(ctx)
+	t.h.onLost(lose)
+	ctx, stop := context.WithDeadlineCause(ctx, until, errCeiling)
+	return ctx, func() { stop(); lose(nil) }
+}
+
+// attempt makes one attempt, and returns nil if there should be another.
+func (t *task) attempt(wait, work context.Context) *ending {
+	ln := t.w.lanes.pick(t.job.Model, t.w.tier(&t.job))
+	call := Call{Job: &t.job, Lane: ln.Lane}
+	asked := time.Now()
+	permit, err := ln.Acquire(wait, t.w.endpoint.Cost(call))
+	if closed, ok := errors.AsType[*throttle.ClosedError](err); ok {
+		other := t.w.lanes.pick(t.job.Model, t.w.tier(&t.job))
+		if other != ln && !time.Now().Before(other.State().ClosedUntil) {
+			return nil // another Region has room
+		}
+		return new(released(time.Until(closed.Until), closed))
+	}
+	if err != nil {
+		return nil // run sees why
+	}
+	if !t.slot(wait, ln) {
+		permit.Done(throttle.Feedback{Outcome: throttle.Unrelated})
+		return nil
+	}
+	t.w.observe(Event{Kind: Permitted, Message: t.m.ID, Key: t.job.Key, Lane: ln.Lane, Waited: time.Since(asked)})
+	start := time.Now()
+	ans, err := t.call(work, call)
+	<-t.w.slots
+	fail := t.book(ln.Lane, start, ans, err)
+	if fail == nil {
+		permit.Done(throttle.Feedback{Outcome: throttle.Accepted, Used: used(ans.Usage)})
+		if ln.worked(start) {
+			t.w.observe(Event{Kind: Resumed, Lane: ln.Lane})
+			t.w.cfg.Log.InfoContext(work, "credential accepted again", "lane", ln.String())
+		}
+		return &ending{answer: &ans, region: ln.Region}
+	}
+	return t.judge(wait, work, ln, permit, start, fail)
+}
+
+// slot waits for a slot, and reports whether the call may still start: in the
+// meantime the wait may have ended, or the lane closed.
+func (t *task) slot(wait context.Context, ln *lane) bool {
+	select {
+	case t.w.slots <- struct{}{}:
+	case <-wait.Done():
+		return false
+	}
+	if wait.Err() != nil || time.Now().Before(ln.State().ClosedUntil) {
+		<-t.w.slots
+		return false
+	}
+	return true
+}
+
+// call makes the call, bounded in time.
+func (t *task) call(work context.Context, c Call) (Answer, error) {
+	ctx, cancel := context.WithTimeoutCause(work, t.w.cfg.AttemptTimeout,
+		fmt.Errorf("no answer within %v", t.w.cfg.AttemptTimeout))
+	defer cancel()
+	return t.w.endpoint.Complete(ctx, c)
+}
+
+// book records an attempt and returns its failure, or nil.
+func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *Error {
+	n := 1
+	if len(t.attempts) > 0 {
+		n = t.attempts[len(t.attempts)-1].N + 1
+	}
+	at := jobs.Attempt{
+		N: n, Started: start.UTC(), TookMS: time.Since(start).Milliseconds(), Region: ln.Region, Tier: ln.Tier,
+		Status: ans.Response.StatusCode, RequestID: ans.Response.RequestID,
+	}
+	var fail *Error
+	billed := &ans
+	outcome := throttle.Accepted
+	if err != nil {
+		fail = asError(err)
+		billed = fail.Answer
+		outcome = outcomeOf(fail)
+		at.Status, at.RequestID, at.Error = fail.Status, fail.RequestID, fail.Error()
+		if t.failed.IsZero() {
+			t.failed = time.Now()
+		}
+		t.last = fail
+	}
+	e := Event{Kind: Attempted, Message: t.m.ID, Key: t.job.Key, Lane: ln, Attempt: at, Outcome: outcome, Err: err}
+	if billed != nil {
+		t.usage, t.cost = t.usage.Add(billed.Usage), t.cost+billed.CostUSD
+		e.Usage, e.CostUSD = billed.Usage, billed.CostUSD
+	}
+	if len(t.attempts) == keptAttempts {
+		t.attempts = slices.Delete(t.attempts, keptAttempts/2, keptAttempts/2+1)
+	}
+	t.attempts = append(t.attempts, at)
+	t.w.observe(e)
+	return fail
+}
+
+// judge decides what a failure means for the lane and for the job, and returns
+// nil if there should be another attempt.
+func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permit, start time.Time, fail *Error) *ending {
+	f := throttle.Feedback{Outcome: outcomeOf(fail), RetryAfter: fail.RetryAfter}
+	if fail.Answer != nil {
+		f.Used = used(fail.Answer.Usage)
+	}
+	if fail.Kind == Unauthorized {
+		until, news := ln.refused(start, fail)
+		permit.Done(f)
+		t.paused(work, ln, until, news, fail)
+		return new(released(time.Until(until), fail))
+	}
+	permit.Done(f)
+	switch fail.Kind {
+	case Throttled, Unavailable:
+		return nil // the limiter, not the job, pays for a refusal
+	case Permanent:
+		t.counted++
+		return new(t.bury(fail.Class, fail.Error()))
+	default:
+	}
+	if work.Err() != nil {
+		return new(released(0, context.Cause(work))) // cut off by us
+	}
+	t.counted++
+	if most := cmp.Or(t.job.MaxAttempts, t.w.cfg.MaxAttempts); t.counted >= most {
+		return new(t.bury(jobs.Exhausted, fmt.Sprintf("attempt %d of %d: %v", t.counted, most, fail)))
+	}
+	sleep(wait, max(backoff(t.counted), fail.RetryAfter))
+	return nil
+}
+
+// paused tells the operator that a lane is closed for want of a good credential.
+func (t *task) paused(ctx context.Context, ln *lane, until time.Time, news bool, why *Error) {
+	if !news {
+		return
+	}
+	t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: why})
+	t.w.cfg.Log.ErrorContext(ctx, "intake paused", "lane", ln.String(), "err", why,
+		"next_try", until.UTC().Format(time.RFC3339))
+}
+
+func used(u jobs.Usage) throttle.Cost {
+	return throttle.Cost{Input: int(u.InputTokens), Output: int(u.OutputTokens)}
+}
+
+func asError(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Kind: Transient, Err: err}
+}
+
+// outcomeOf says what a failure tells the limiter. A call that was answered,
+// however badly, found room; one that was refused for what it says may have been
+// so before anybody looked for room.
+func outcomeOf(e *Error) throttle.Outcome {
+	switch {
+	case e.Kind == Throttled:
+		return throttle.Throttled
+	case e.Kind == Unavailable:
+		return throttle.Unavailable
+	case e.Answer != nil:
+		return throttle.Accepted
+	default:
+		return throttle.Unrelated
+	}
+}
+
+func (t *task) bury(c jobs.Class, reason string) ending {
+	return ending{letter: t.letter(c, reason)}
+}
+
+func (t *task) letter(c jobs.Class, reason string) *jobs.DeadLetter {
+	l := &jobs.DeadLetter{Key: t.job.Key, Class: c, Reason: reason, Attempts: t.counted, FirstFailed: t.failed}
+	if l.FirstFailed.IsZero() {
+		l.FirstFailed = time.Now()
+	}
+	if t.last != nil {
+		l.Status, l.RequestID = t.last.Status, t.last.RequestID
+	}
+	return l
+}
+
+// result is the stored form of the task's end, but for what only the end knows.
+func (t *task) result() jobs.Result {
+	sum := sha256.Sum256(t.job.Body)
+	return jobs.Result{
+		ID: t.job.RequestID(), CustomID: t.job.CustomID,
+		Upwell: jobs.Record{
+			Run: t.job.Run, Model: t.job.Model, Usage: t.usage, CostUSD: t.cost,
+			Attempts: t.attempts, InputSHA256: hex.EncodeToString(sum[:]), Finished: time.Now().UTC(),
+		},
+	}
+}

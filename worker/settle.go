@@ -1,0 +1,149 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"upwell/jobs"
+)
+
+// ackTries is how often a message is acknowledged before it is left to come back.
+// Another worker may have it then, and one that does not find the job's result
+// pays again for an answer that was no good.
+const ackTries = 3
+
+// settle makes the end of a task durable and then lets go of its message. It
+// reports whether the job is settled for good.
+func (t *task) settle(ctx context.Context, e ending) bool {
+	switch {
+	case e.answer != nil:
+		return t.store(ctx, e)
+	case e.letter != nil:
+		return t.deadLetter(ctx, e.letter)
+	default:
+		t.release(ctx, e.delay, e.why)
+		return false
+	}
+}
+
+// store stores the answer and acknowledges the message.
+// If the worker dies in between, the next delivery finds the result.
+func (t *task) store(ctx context.Context, e ending) bool {
+	a, r := e.answer, t.result()
+	r.Response = &a.Response
+	r.Upwell.OutputText, r.Upwell.Output = a.Text, a.Output
+	r.Upwell.Tier, r.Upwell.Region = a.Tier, e.region
+	if a.Model != "" {
+		r.Upwell.Model = a.Model
+	}
+	stored, err := t.put(ctx, r)
+	if err != nil {
+		t.w.cfg.Log.ErrorContext(ctx, "answer not stored, and it was paid for", "job", t.job.Key.String(), "err", err)
+		t.release(ctx, troubleDelay, err)
+		return false
+	}
+	kind := Stored
+	if !stored {
+		kind = Duplicate
+	}
+	t.w.observe(Event{Kind: kind, Message: t.m.ID, Key: t.job.Key})
+	t.ack(ctx)
+	t.log("stored", "tier", a.Tier, "region", e.region, "tokens", t.usage.InputTokens+t.usage.OutputTokens)
+	return true
+}
+
+// put stores the result, and goes on trying until ctx is done: the answer is
+// paid for, and nowhere else. The heartbeats go on meanwhile.
+func (t *task) put(ctx context.Context, r jobs.Result) (stored bool, err error) {
+	for failures := 1; ; failures++ {
+		stored, err = t.w.sink.Put(ctx, t.job.Key, r)
+		if err == nil || ctx.Err() != nil {
+			return stored, err
+		}
+		t.w.cfg.Log.WarnContext(ctx, "result not stored yet", "job", t.job.Key.String(), "err", err, "failures", failures)
+		sleep(ctx, backoff(min(failures, 4))) // 8s at most, so that settleTimeout has room for some tries
+	}
+}
+
+// deadLetter files the failure, buries the message and acknowledges it. If the
+// worker dies in between, all of it is done again: an error line replaces an
+// earlier one, and a second letter is better than none.
+func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter) bool {
+	paid := t.last != nil && t.last.Answer != nil
+	for failures := 1; ; failures++ {
+		err := t.fileError(ctx, l)
+		if err == nil {
+			err = t.w.source.Bury(ctx, t.m, *l)
+		}
+		if err == nil {
+			break
+		}
+		t.w.cfg.Log.ErrorContext(ctx, "not dead-lettered yet", "job", t.job.Key.String(), "err", err, "failures", failures)
+		// A job that cost nothing waits better in the queue. One that did
+		// would be paid for again.
+		if !paid || ctx.Err() != nil {
+			t.release(ctx, troubleDelay, err)
+			return false
+		}
+		sleep(ctx, backoff(failures))
+	}
+	t.w.observe(Event{Kind: Buried, Message: t.m.ID, Key: t.job.Key, Class: l.Class})
+	t.ack(ctx)
+	t.log("dead-lettered", "class", string(l.Class), "reason", l.Reason)
+	return true
+}
+
+// fileError stores the error line of a job that has a name to file it under.
+func (t *task) fileError(ctx context.Context, l *jobs.DeadLetter) error {
+	if t.job.CustomID == "" {
+		return nil
+	}
+	r := t.result()
+	r.Error = &jobs.Error{Code: l.Class, Message: l.Reason}
+	if t.last != nil && t.last.Answer != nil { // what was answered is kept: it was paid for
+		a := t.last.Answer
+		r.Response, r.Upwell.OutputText, r.Upwell.Tier = &a.Response, a.Text, a.Tier
+	}
+	return t.w.sink.PutError(ctx, t.job.Key, r)
+}
+
+// release gives the message back with the attempts it has spent.
+func (t *task) release(ctx context.Context, d time.Duration, why error) {
+	t.h.end()
+	if errors.Is(why, ErrGone) {
+		t.w.observe(Event{Kind: Lost, Message: t.m.ID, Key: t.job.Key, Err: why})
+		t.log("lost", "why", why)
+		return
+	}
+	d = max(min(d, time.Until(t.m.Received.Add(ceiling))-hideFor/8), 0)
+	m := t.m
+	m.Attempts = t.counted
+	err := t.w.source.Release(ctx, m, d)
+	t.w.observe(Event{Kind: Released, Message: t.m.ID, Key: t.job.Key, Delay: d, Err: why})
+	if err != nil {
+		// It returns by itself when its visibility runs out.
+		t.w.cfg.Log.WarnContext(ctx, "not released", "job", t.job.Key.String(), "err", err)
+		return
+	}
+	t.w.cfg.Log.DebugContext(ctx, "released", "job", t.job.Key.String(), "why", why, "delay", d.Round(time.Millisecond).String())
+}
+
+// ack removes the message. A message that stays is delivered again, to be found
+// settled, and removed then.
+func (t *task) ack(ctx context.Context) {
+	t.h.end()
+	err := t.w.source.Ack(ctx, t.m)
+	for failures := 1; err != nil && failures < ackTries && !errors.Is(err, ErrGone) && ctx.Err() == nil; failures++ {
+		sleep(ctx, backoff(failures))
+		err = t.w.source.Ack(ctx, t.m)
+	}
+	t.w.known.owe(t.m.ID, err != nil)
+	if err != nil {
+		t.w.cfg.Log.WarnContext(ctx, "not acknowledged", "job", t.job.Key.String(), "err", err)
+	}
+}
+
+func (t *task) log(msg string, args ...any) {
+	t.w.cfg.Log.Info(msg, append([]any{"job", t.job.Key.String(), "attempts", len(t.attempts)}, args...)...) //nolint:sloglint // one place for the line every message ends with
+}
