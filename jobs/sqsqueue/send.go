@@ -1,0 +1,248 @@
+package sqsqueue
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
+
+	"upwell/jobs"
+)
+
+const (
+	// sendTries is how often a batch is sent before Send gives up: some ten
+	// seconds of trouble in all.
+	sendTries = 6
+
+	// maxReason bounds the reason in a dead letter, in bytes. The error line
+	// holds it whole.
+	maxReason = 1024
+)
+
+// An Outgoing is a job to be queued.
+type Outgoing struct {
+	Body  []byte
+	Again bool // it may have been queued before
+}
+
+// weight is what a message may come to weigh, marked or not, against [MaxMessage].
+func (o Outgoing) weight() int { return len(o.Body) + attributeRoom }
+
+// attributeRoom is what upwell's attributes weigh on a message that is sent
+// again: two names, types and numbers, rounded up.
+const attributeRoom = 128
+
+// Fits reports whether a body can be queued: not empty, not larger than SQS
+// takes with the attributes that it may need one day, and made of the characters
+// that SQS takes.
+func Fits(body []byte) error {
+	switch {
+	case len(body) == 0:
+		return fmt.Errorf("empty: SQS takes no message without a body")
+	case len(body) > MaxMessage-attributeRoom:
+		return fmt.Errorf("%d bytes: SQS takes at most %d for a job", len(body), MaxMessage-attributeRoom)
+	}
+	if !utf8.Valid(body) {
+		return errors.New("not UTF-8: SQS takes text only")
+	}
+	if i := bytes.IndexFunc(body, illegal); i >= 0 {
+		return fmt.Errorf("byte %d is a control character that SQS does not take: write it as a \\u escape", i)
+	}
+	return nil
+}
+
+// illegal reports whether SQS refuses a message for a character: it takes those
+// of XML 1.0.
+func illegal(r rune) bool {
+	return r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF
+}
+
+// Send queues jobs, in as few requests as fit, one after the other. It tries
+// again what may yet succeed; an entry whose request may or may not have been
+// carried out is sent again marked, so that whoever receives the second one
+// looks before paying. When it returns an error, some may have been queued.
+func (q *Queue) Send(ctx context.Context, out []Outgoing) error {
+	for len(out) > 0 {
+		n := 0
+		for size := 0; n < min(len(out), batchSize); n++ {
+			if size += out[n].weight(); n > 0 && size > MaxMessage {
+				break
+			}
+		}
+		if err := q.sendBatch(ctx, out[:n]); err != nil {
+			return err
+		}
+		out = out[n:]
+	}
+	return nil
+}
+
+func (q *Queue) sendBatch(ctx context.Context, out []Outgoing) error {
+	todo := make([]types.SendMessageBatchRequestEntry, len(out))
+	for i, o := range out {
+		todo[i] = q.entry(i, o)
+	}
+	var err error
+	for try := range sendTries {
+		if try > 0 {
+			if !pause(ctx, rand.N(500*time.Millisecond<<try)) {
+				return context.Cause(ctx)
+			}
+		}
+		var failed []types.BatchResultErrorEntry
+		if failed, err = q.sendOnce(ctx, todo); err != nil {
+			if final(err) {
+				return err
+			}
+			for i := range todo {
+				mark(&todo[i])
+			}
+			continue
+		}
+		if todo, err = remaining(todo, failed); len(todo) == 0 {
+			return err
+		}
+	}
+	return err
+}
+
+// sendOnce makes one request, without the SDK's own retries: they would repeat a
+// request whose answer was lost without marking it.
+func (q *Queue) sendOnce(ctx context.Context, entries []types.SendMessageBatchRequestEntry) ([]types.BatchResultErrorEntry, error) {
+	out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: &q.url, Entries: entries},
+		func(o *sqs.Options) { o.RetryMaxAttempts = 1; o.Retryer = aws.NopRetryer{} })
+	if err != nil {
+		return nil, wrap("send", err)
+	}
+	return out.Failed, nil
+}
+
+// final reports whether sending again would bring the same answer.
+func final(err error) bool {
+	api, answered := errors.AsType[smithy.APIError](err)
+	return answered && retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) != aws.TrueTernary &&
+		!strings.Contains(api.ErrorCode(), "Thrott") // KMS has its own
+}
+
+// remaining returns the entries to send again, marked because SQS does not say
+// how far it got, or the error of one that never will be accepted.
+func remaining(sent []types.SendMessageBatchRequestEntry, failed []types.BatchResultErrorEntry) ([]types.SendMessageBatchRequestEntry, error) {
+	var todo []types.SendMessageBatchRequestEntry
+	var err error
+	for _, f := range failed {
+		err = fmt.Errorf("sqs send: %s: %s", aws.ToString(f.Code), aws.ToString(f.Message))
+		if f.SenderFault {
+			return nil, err
+		}
+		for _, e := range sent {
+			if aws.ToString(e.Id) == aws.ToString(f.Id) {
+				mark(&e)
+				todo = append(todo, e)
+			}
+		}
+	}
+	return todo, err
+}
+
+func (q *Queue) entry(i int, o Outgoing) types.SendMessageBatchRequestEntry {
+	e := types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(string(o.Body))}
+	if fifo(q.url) {
+		sum := sha256.Sum256(o.Body)
+		name := hex.EncodeToString(sum[:])
+		// A group of its own: jobs do not depend on each other.
+		e.MessageGroupId, e.MessageDeduplicationId = &name, &name
+	}
+	if o.Again {
+		mark(&e)
+	}
+	return e
+}
+
+func mark(e *types.SendMessageBatchRequestEntry) {
+	if e.MessageAttributes == nil {
+		e.MessageAttributes = make(map[string]types.MessageAttributeValue, 1)
+	}
+	e.MessageAttributes[attrAgain] = number(1)
+}
+
+func fifo(queue string) bool { return strings.HasSuffix(queue, ".fifo") }
+
+// Bury implements worker.Source. The letter's attributes are upwell.class,
+// upwell.reason, upwell.status, upwell.request_id, upwell.attempts, upwell.run,
+// upwell.custom_id and upwell.first_failed; empty ones are left out. If they do
+// not fit beside the body, the body has precedence: the error line in the sink
+// has all of it.
+func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) error {
+	in := &sqs.SendMessageInput{QueueUrl: &q.dead, MessageBody: aws.String(string(m.Body))}
+	room := MaxMessage - len(m.Body)
+	for _, a := range []struct{ name, value string }{
+		{"upwell.class", string(l.Class)},
+		{"upwell.run", l.Run},
+		{"upwell.custom_id", l.CustomID},
+		{"upwell.attempts", strconv.Itoa(l.Attempts)},
+		{"upwell.first_failed", l.FirstFailed.UTC().Format(time.RFC3339)},
+		{"upwell.status", strconv.Itoa(l.Status)},
+		{"upwell.request_id", l.RequestID},
+		{"upwell.reason", shorten(l.Reason)},
+	} {
+		value := strings.Map(legal, a.value)
+		weight := len(a.name) + len("String") + len(value)
+		if value == "" || value == "0" && a.name == "upwell.status" || weight > room {
+			continue
+		}
+		room -= weight
+		if in.MessageAttributes == nil {
+			in.MessageAttributes = make(map[string]types.MessageAttributeValue, 8)
+		}
+		in.MessageAttributes[a.name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: &value}
+	}
+	if fifo(q.dead) {
+		group := originOf(m).group
+		if group == "" {
+			group = m.ID
+		}
+		in.MessageGroupId, in.MessageDeduplicationId = &group, &m.ID
+	}
+	_, err := q.client.SendMessage(ctx, in)
+	return wrap("bury", err)
+}
+
+func legal(r rune) rune {
+	if illegal(r) {
+		return ' '
+	}
+	return r
+}
+
+// shorten cuts a reason to what a dead letter has room for, at a whole character.
+func shorten(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxReason-len("…")], "") + "…"
+}
+
+// pause waits for d and reports whether ctx was still going then.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
