@@ -1,0 +1,125 @@
+package s3sink
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"upwell/jobs"
+	"upwell/sink"
+)
+
+// Has reports whether the job has a result. Error lines do not count. Unlike
+// the writing methods it gives up after half a minute of trouble.
+func (s *Sink) Has(ctx context.Context, k jobs.Key) (bool, error) {
+	key := sink.Results.Key(s.prefix, k)
+	_, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key})
+	if status(err) == http.StatusNotFound {
+		return false, nil
+	}
+	return err == nil, s.wrap("head", key, s.explain("s3:GetObject", err))
+}
+
+// Read returns the stored line of a job. When there is none, the error wraps
+// [fs.ErrNotExist].
+func (s *Sink) Read(ctx context.Context, kind sink.Kind, k jobs.Key) (jobs.Result, error) {
+	return s.line(ctx, kind.Key(s.prefix, k))
+}
+
+// ReadObject returns the line that a listing found.
+func (s *Sink) ReadObject(ctx context.Context, o Object) (jobs.Result, error) {
+	return s.line(ctx, o.Path)
+}
+
+func (s *Sink) line(ctx context.Context, key string) (jobs.Result, error) {
+	b, err := s.read(ctx, key)
+	if err != nil {
+		return jobs.Result{}, s.wrap("get", key, err)
+	}
+	r, err := sink.Decode(b)
+	return r, s.wrap("get", key, err)
+}
+
+// Manifest returns the manifest of a run. When there is none, the error wraps
+// [fs.ErrNotExist].
+func (s *Sink) Manifest(ctx context.Context, run string) (sink.Manifest, error) {
+	key := sink.ManifestKey(s.prefix, run)
+	b, err := s.read(ctx, key)
+	if err != nil {
+		return sink.Manifest{}, s.wrap("get", key, err)
+	}
+	m, err := sink.DecodeManifest(b)
+	return m, s.wrap("get", key, err)
+}
+
+// readTries is how often an object is read that breaks off in the middle, as
+// the SDK only retries up to an answer's beginning.
+const readTries = 3
+
+func (s *Sink) read(ctx context.Context, key string) (b []byte, err error) {
+	for range readTries {
+		var out *s3.GetObjectOutput
+		out, err = s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key})
+		if _, ok := errors.AsType[*types.NoSuchKey](err); ok {
+			return nil, fs.ErrNotExist
+		}
+		if err != nil {
+			return nil, s.explain("s3:GetObject", err)
+		}
+		b, err = io.ReadAll(out.Body)
+		out.Body.Close()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return b, err
+}
+
+// An Object is a stored line, as a listing knows it.
+type Object struct {
+	Key      jobs.Key  // its CustomID is cut short when Whole is false
+	Whole    bool      // else see [sink.ID]: the line has all of the CustomID
+	Path     string    // where in the bucket it is
+	Size     int64     // bytes
+	Modified time.Time // when it was stored
+}
+
+// List returns the lines of a run, in no useful order. What is stored among
+// them and is no line is passed over. An error ends the listing; it is the last
+// pair, and its Object is empty.
+func (s *Sink) List(ctx context.Context, run string, kind sink.Kind) iter.Seq2[Object, error] {
+	prefix := kind.Prefix(s.prefix, run)
+	return func(yield func(Object, error) bool) {
+		pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(Object{}, s.wrap("list", prefix, s.explain("s3:ListBucket", err)))
+				return
+			}
+			for _, c := range page.Contents {
+				if o, ok := listed(run, c); ok && !yield(o, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func listed(run string, c types.Object) (Object, bool) {
+	if c.Key == nil || c.Size == nil || c.LastModified == nil {
+		return Object{}, false
+	}
+	id, whole := sink.ID(*c.Key)
+	return Object{
+		Key: jobs.Key{Run: run, CustomID: id}, Whole: whole,
+		Path: *c.Key, Size: *c.Size, Modified: *c.LastModified,
+	}, id != "" || whole
+}
