@@ -1,0 +1,103 @@
+package mantle_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"upwell/jobs"
+	"upwell/throttle"
+	"upwell/worker/mantle"
+)
+
+func TestUSD(t *testing.T) {
+	price := mantle.DefaultPrices()[grok]
+	million := jobs.Usage{InputTokens: 1e6, CachedTokens: 0, OutputTokens: 1e6}
+	for _, tc := range []struct {
+		u    jobs.Usage
+		tier string
+		want float64
+	}{
+		{million, "default", 3.75},
+		{million, "", 3.75},
+		{million, "reserved", 3.75},
+		{million, "flex", 0.625 + 1.25},
+		{million, "priority", 2.1875 + 4.375},
+		{jobs.Usage{InputTokens: 1e6, CachedTokens: 1e6}, "default", 0.20},
+		{jobs.Usage{InputTokens: 1e6, CachedTokens: 9e6}, "default", 0.20}, // a count that cannot be
+		{jobs.Usage{}, "flex", 0},
+	} {
+		if got := price.USD(tc.u, tc.tier); math.Abs(got-tc.want) > 1e-12 {
+			t.Errorf("USD(%+v, %q) = %v, want %v", tc.u, tc.tier, got, tc.want)
+		}
+	}
+}
+
+func TestPrice(t *testing.T) {
+	own := mantle.Price{Input: 1, Output: 2}
+	c := newClient(t, mantle.Config{Prices: map[string]mantle.Price{"m": own}})
+	for model, want := range map[string]mantle.Price{grok: {1.25, 0.20, 2.50}, "m": own} {
+		if got, known := c.Price(model); !known || got != want {
+			t.Errorf("Price(%s) = %v, %t, want %v, true", model, got, known, want)
+		}
+	}
+	if got, known := c.Price("nobody's"); known || got != (mantle.Price{}) {
+		t.Errorf("Price = %v, %t, want nothing", got, known)
+	}
+}
+
+// What is booked is the tier that served, not the one that was asked for.
+func TestCostFollowsTheTierThatServed(t *testing.T) {
+	for served, want := range map[string]float64{`"default"`: 2.5, `"flex"`: 1.25, `null`: 4.375} {
+		body := fmt.Sprintf(`{"service_tier":%s,"choices":[{"finish_reason":"stop","message":{"content":"x"}}],"usage":{"completion_tokens":1000000}}`, served)
+		cl := call(t, jobs.ChatCompletions, prompt(grok))
+		cl.Lane.Tier = "priority"
+		ans, err := newClient(t, mantle.Config{HTTPClient: always(200, body)}).Complete(t.Context(), cl)
+		if err != nil || math.Abs(ans.CostUSD-want) > 1e-12 {
+			t.Errorf("served %s: %v, %v, want %v", served, ans.CostUSD, err, want)
+		}
+	}
+}
+
+func TestCost(t *testing.T) {
+	input := `"input":"` + fmt.Sprintf("%0950d", 0) + `"`
+	for _, tc := range []struct {
+		url, body string
+		max, want int
+	}{
+		{jobs.Responses, `"max_output_tokens":700`, 50, 700},
+		{jobs.Responses, `"max_output_tokens":null`, 50, 50},
+		{jobs.Responses, `"max_tokens":700`, 50, 50}, // the other API's
+		{jobs.Responses, `"x":1`, 0, 131072},
+		{jobs.ChatCompletions, `"max_tokens":700`, 50, 700},
+		{jobs.ChatCompletions, `"max_completion_tokens": 700 ,"max_tokens":9`, 50, 700},
+		{jobs.ChatCompletions, `"max_tokens":"many"`, 50, 50},
+		{jobs.ChatCompletions, `"max_tokens":-1`, 0, 131072},
+	} {
+		cl := call(t, tc.url, `{"model":"m",`+tc.body+`,`+input+`}`)
+		want := throttle.Cost{Input: len(cl.Job.Body) * 2 / 5, Output: tc.want}
+		if d := cmp.Diff(want, newClient(t, mantle.Config{MaxOutputTokens: tc.max}).Cost(cl)); d != "" {
+			t.Errorf("Cost of %s (-want +got):\n%s", tc.body, d)
+		}
+	}
+}
+
+func TestCostLearns(t *testing.T) {
+	cl := call(t, jobs.Responses, `{"model":"xai.grok-4.3","input":"`+fmt.Sprintf("%0970d", 0)+`"}`)
+	body := fmt.Sprintf(`{"status":"completed","output":[],"usage":{"input_tokens":%d}}`, len(cl.Job.Body)) // a token a byte
+	c := newClient(t, mantle.Config{HTTPClient: always(200, body)})
+	before := c.Cost(cl).Input
+	for range 60 {
+		_, _ = c.Complete(t.Context(), cl)
+	}
+	got := c.Cost(cl).Input
+	if want := len(cl.Job.Body); got <= before || got > want || want-got > want/100 {
+		t.Errorf("Cost = %d tokens, then %d, want near %d", before, got, want)
+	}
+	other := call(t, jobs.Responses, `{"model":"m","input":"`+fmt.Sprintf("%0970d", 0)+`"}`)
+	if got := c.Cost(other).Input; got != len(other.Job.Body)*2/5 {
+		t.Errorf("Cost of another model = %d, want what it was", got)
+	}
+}
