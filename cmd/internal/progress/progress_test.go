@@ -1,0 +1,121 @@
+package progress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"upwell/cmd/internal/progress"
+	"upwell/jobs"
+	"upwell/throttle"
+	"upwell/worker"
+)
+
+func attempt(m *progress.Meter, o throttle.Outcome) {
+	m.Observe(worker.Event{Kind: worker.Permitted, At: time.Now()})
+	m.Observe(worker.Event{
+		Kind: worker.Attempted, At: time.Now(), Outcome: o,
+		Usage: jobs.Usage{InputTokens: 100, OutputTokens: 10}, CostUSD: 0.001,
+	})
+}
+
+func TestMeter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := progress.NewMeter()
+		for range 60 * 20 { // a minute at 20/s
+			time.Sleep(50 * time.Millisecond)
+			attempt(m, throttle.Accepted)
+			m.Observe(worker.Event{Kind: worker.Stored, At: time.Now()})
+		}
+		attempt(m, throttle.Throttled)
+		attempt(m, throttle.Unavailable)
+		attempt(m, throttle.Unrelated)
+		m.Observe(worker.Event{Kind: worker.Buried, Class: jobs.Refused})
+		m.Observe(worker.Event{Kind: worker.Permitted})
+		c := m.Counts()
+		if c.Rate < 19 || c.Rate > 21 {
+			t.Errorf("Rate = %.1f, want 20", c.Rate)
+		}
+		got := fmt.Sprint(c.Answered, c.Stored, c.Refused, c.Throttled, c.Unavailable, c.Failed, c.Buried, c.InFlight, c.Settled(), c.Classes)
+		if want := "1200 1200 2 1 1 1 1 1 1201 map[refused:1]"; got != want {
+			t.Errorf("Counts = %s, want %s", got, want)
+		}
+		if c.Usage.InputTokens != 120300 || c.CostUSD < 1.2029 || c.CostUSD > 1.2031 {
+			t.Errorf("usage %+v, cost %v, want 120300 tokens in, 1.203", c.Usage, c.CostUSD)
+		}
+	})
+}
+
+// A history of any length has the same number of points, and loses nothing.
+func TestHistoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := progress.NewMeter()
+		const n = 10_000
+		for range n {
+			time.Sleep(time.Second)
+			attempt(m, throttle.Accepted)
+		}
+		history, width := m.History()
+		var sum int64
+		for _, b := range history {
+			sum += b.Answered
+		}
+		if len(history) > 512 || sum != n || time.Duration(len(history))*width < n*time.Second {
+			t.Errorf("%d points of %v with %d answers, want at most 512 with %d over %ds", len(history), width, sum, n, n)
+		}
+	})
+}
+
+func TestPrinter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := progress.NewMeter()
+		var out strings.Builder
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		p := progress.Printer{Out: &out, Total: 100, Done: func() int64 { return 40 }}
+		go func() {
+			for range 20 {
+				time.Sleep(time.Second)
+				attempt(m, throttle.Accepted)
+				m.Observe(worker.Event{Kind: worker.Stored})
+			}
+		}()
+		p.Run(ctx, m)
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != 2 || !strings.HasPrefix(lines[0], "50/100 (50%) · 1.0/s") && !strings.HasPrefix(lines[0], "49/100 (49%)") || !strings.Contains(lines[0], "ETA") {
+			t.Errorf("Run printed %q, want a line every ten seconds", lines)
+		}
+		m.Observe(worker.Event{Kind: worker.Paused, Err: errors.New("the key is no good")})
+		if line := p.Line(m.Counts(), time.Minute); !strings.Contains(line, "PAUSED: the key is no good") {
+			t.Errorf("Line = %q, want it to say that it is paused and why", line)
+		}
+	})
+}
+
+func ExampleRamp() {
+	var history []progress.Bucket
+	for i := range 64 {
+		history = append(history, progress.Bucket{Answered: int64(min(i, 32)) / 4, Refused: int64(i) / 63})
+	}
+	var out strings.Builder
+	progress.Ramp(&out, history, time.Second, nil)
+	for line := range strings.Lines(out.String()) {
+		fmt.Println(strings.TrimRight(line, " \n"))
+	}
+	// Output:
+	//       8 │                               ▄████████████████████████████████
+	//         │                           ▄████████████████████████████████████
+	//         │                       ▄████████████████████████████████████████
+	//         │                   ▄████████████████████████████████████████████
+	//         │               ▄████████████████████████████████████████████████
+	//         │           ▄████████████████████████████████████████████████████
+	//         │       ▄████████████████████████████████████████████████████████
+	//       1 │   ▄████████████████████████████████████████████████████████████
+	//         └────────────────────────────────────────────────────────────────
+	//          0                                                           1m4s
+	//   429s                                                                  1
+}

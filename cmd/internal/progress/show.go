@@ -1,0 +1,241 @@
+package progress
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// A Printer shows a Meter while work goes on: a line that is rewritten on a
+// terminal, and a new line now and then elsewhere.
+type Printer struct {
+	Out      io.Writer
+	Terminal bool
+	Total    int64         // jobs in all, or 0 when nobody knows
+	Done     func() int64  // how many of them were done before this began; nil for none
+	Every    time.Duration // between lines when Out is no terminal; default 10s
+}
+
+// Run prints until ctx is done, and once more then.
+func (p Printer) Run(ctx context.Context, m *Meter) {
+	every := 250 * time.Millisecond
+	if !p.Terminal {
+		if every = p.Every; every == 0 {
+			every = 10 * time.Second
+		}
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	width := 0
+	for {
+		line := p.Line(m.Counts(), m.Elapsed())
+		if p.Terminal {
+			n := utf8.RuneCountInString(line)
+			fmt.Fprintf(p.Out, "\r%s%s", line, strings.Repeat(" ", max(0, width-n)))
+			width = n
+		} else if m.Elapsed() >= every {
+			fmt.Fprintln(p.Out, line)
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			if p.Terminal {
+				line := p.Line(m.Counts(), m.Elapsed())
+				fmt.Fprintf(p.Out, "\r%s%s\n", line, strings.Repeat(" ", max(0, width-utf8.RuneCountInString(line))))
+			}
+			return
+		}
+	}
+}
+
+// Line words the counts for one line.
+func (p Printer) Line(c Counts, elapsed time.Duration) string {
+	done := c.Settled()
+	if p.Done != nil {
+		done += p.Done()
+	}
+	parts := []string{fmt.Sprintf("%d done", done)}
+	if p.Total > 0 {
+		parts[0] = fmt.Sprintf("%d/%d (%d%%)", done, p.Total, 100*done/p.Total)
+	}
+	parts = append(parts, fmt.Sprintf("%.1f/s", c.Rate))
+	if c.InFlight > 0 {
+		parts = append(parts, fmt.Sprintf("%d in flight", c.InFlight))
+	}
+	if c.Refused > 0 {
+		parts = append(parts, fmt.Sprintf("%d refused", c.Refused))
+	}
+	if c.Buried > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", c.Buried))
+	}
+	parts = append(parts, Tokens(c.Usage.InputTokens+c.Usage.OutputTokens)+" tokens", Dollars(c.CostUSD))
+	switch left := p.Total - done; {
+	case c.Paused != nil:
+		parts = append(parts, "PAUSED: "+first(c.Paused.Error(), 60))
+	case p.Total > 0 && left > 0 && c.Rate > 0:
+		parts = append(parts, "ETA "+Duration(time.Duration(float64(left)/c.Rate*float64(time.Second))))
+	default:
+		parts = append(parts, Duration(elapsed))
+	}
+	return strings.Join(parts, " · ")
+}
+
+func first(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n-1]) + "…"
+}
+
+// A Row is a line of a table.
+type Row struct{ Name, Value string }
+
+// Summary words the counts as a table for the end.
+func Summary(c Counts, elapsed time.Duration) []Row {
+	rows := []Row{
+		{"answers stored", fmt.Sprint(c.Stored)},
+		{"failed", fmt.Sprint(c.Buried)},
+	}
+	if c.Duplicate > 0 {
+		rows = append(rows, Row{"answered before", fmt.Sprint(c.Duplicate)})
+	}
+	for _, class := range slices.Sorted(maps.Keys(c.Classes)) {
+		rows = append(rows, Row{"  " + string(class), fmt.Sprint(c.Classes[class])})
+	}
+	rows = append(rows,
+		Row{"refusals met", fmt.Sprintf("%d (429: %d, capacity: %d)", c.Refused, c.Throttled, c.Unavailable)},
+		Row{"other failed calls", fmt.Sprint(c.Failed)},
+		Row{"tokens", fmt.Sprintf("%s in (%s cached), %s out", Tokens(c.Usage.InputTokens), Tokens(c.Usage.CachedTokens), Tokens(c.Usage.OutputTokens))},
+		Row{"cost", Dollars(c.CostUSD)},
+		Row{"time", Duration(elapsed)},
+	)
+	if s := elapsed.Seconds(); s > 0 {
+		rows = append(rows, Row{"mean rate", fmt.Sprintf("%.1f answers/s", float64(c.Answered)/s)})
+	}
+	return rows
+}
+
+// Table writes rows in two columns.
+func Table(w io.Writer, rows []Row) {
+	width := 0
+	for _, r := range rows {
+		width = max(width, utf8.RuneCountInString(r.Name))
+	}
+	for _, r := range rows {
+		fmt.Fprintf(w, "  %-*s  %s\n", width, r.Name, r.Value)
+	}
+}
+
+// Dollars words an amount with as many digits as its size deserves.
+func Dollars(usd float64) string {
+	switch {
+	case usd == 0:
+		return "$0"
+	case usd < 0.1:
+		return fmt.Sprintf("$%.4f", usd)
+	default:
+		return fmt.Sprintf("$%.2f", usd)
+	}
+}
+
+// Tokens words a number of tokens.
+func Tokens(n int64) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprint(n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%.0fk", float64(n)/1e3)
+	default:
+		return fmt.Sprintf("%.1fM", float64(n)/1e6)
+	}
+}
+
+// Duration words a duration to the second, or to the tenth below ten.
+func Duration(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+const (
+	chartWidth  = 64
+	chartHeight = 8
+
+	// steady is what a rate in the chart is taken over at least: in less, it is
+	// mostly noise.
+	steady = 2 * time.Second
+)
+
+// between returns the buckets from one place to another, at least one.
+func between(history []Bucket, from, to float64) []Bucket {
+	a := min(max(int(from+0.5), 0), len(history)-1)
+	return history[a:max(min(int(to+0.5), len(history)), a+1)]
+}
+
+// Ramp draws answers per second over time, refusals beneath. capacity, if not
+// nil, says what the endpoint would have allowed, which only a simulator knows.
+func Ramp(w io.Writer, history []Bucket, width time.Duration, capacity func(time.Duration) float64) {
+	if len(history) == 0 {
+		return
+	}
+	per := float64(len(history)) / chartWidth            // buckets a column
+	half := max(per, float64(steady)/float64(width)) / 2 // of what a column's rate is taken over
+	rates, limits, refused := make([]float64, chartWidth), make([]float64, chartWidth), make([]int64, chartWidth)
+	top := 1.0
+	for x := range chartWidth {
+		middle := (float64(x) + 0.5) * per
+		near := between(history, middle-half, middle+half)
+		for _, b := range near {
+			rates[x] += float64(b.Answered)
+		}
+		rates[x] /= float64(len(near)) * width.Seconds()
+		if capacity != nil {
+			limits[x] = capacity(time.Duration(middle * float64(width)))
+		}
+		top = max(top, rates[x], limits[x])
+	}
+	for i, b := range history {
+		refused[min(int(float64(i)/per), chartWidth-1)] += b.Refused
+	}
+	blocks := []rune(" ▁▂▃▄▅▆▇█")
+	for y := chartHeight - 1; y >= 0; y-- {
+		label := "      "
+		if y == chartHeight-1 || y == 0 {
+			label = fmt.Sprintf("%5.0f ", top*float64(y+1)/chartHeight)
+		}
+		var b strings.Builder
+		for x := range chartWidth {
+			fill := rates[x]/top*chartHeight - float64(y)
+			limit := limits[x]/top*chartHeight - float64(y)
+			switch {
+			case fill <= 0 && limit > 0 && limit <= 1:
+				b.WriteRune('┄')
+			default:
+				b.WriteRune(blocks[int(math.Round(min(max(fill, 0), 1)*8))])
+			}
+		}
+		fmt.Fprintf(w, "  %s│%s\n", label, strings.TrimRight(b.String(), " "))
+	}
+	var marks strings.Builder
+	for _, n := range refused {
+		switch {
+		case n == 0:
+			marks.WriteByte(' ')
+		case n < 10:
+			fmt.Fprint(&marks, n)
+		default:
+			marks.WriteByte('#')
+		}
+	}
+	span := Duration(time.Duration(len(history)) * width)
+	fmt.Fprintf(w, "        └%s\n", strings.Repeat("─", chartWidth))
+	fmt.Fprintf(w, "         0%*s\n", chartWidth-1, span)
+	fmt.Fprintf(w, "  429s   %s\n", strings.TrimRight(marks.String(), " "))
+}

@@ -1,0 +1,180 @@
+// Command upwell runs prompt jobs in bulk: from Amazon SQS through Amazon
+// Bedrock's mantle endpoint to Amazon S3, as fast as the account's capacity
+// allows and no faster.
+//
+//	upwell demo     see the whole of it on this machine, with nothing to set up
+//	upwell run      run an OpenAI batch file from this machine
+//	upwell worker   work on a queue until told to stop
+//	upwell submit   queue a file as a run
+//	upwell status   say how far a run is
+//	upwell local    serve SQS, S3 and a simulated endpoint on loopback
+//
+// Settings are flags, then UPWELL_ variables, then a file given with --config.
+// The exit code is 0 when all is done, 1 when some jobs failed, 2 for a command
+// that cannot be understood, 3 for a configuration or credentials that do not
+// work, and 130 when it was interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+)
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitConfig      = 3
+	exitInterrupted = 130
+)
+
+// cli is the command line: every flag, its variable, its default and its help.
+type cli struct {
+	ConfigFile string           `name:"config" type:"existingfile" placeholder:"FILE" env:"UPWELL_CONFIG" help:"JSON file with settings, named as the flags are, with underscores."`
+	LogLevel   string           `enum:"debug,info,warn,error" default:"${log_level}" env:"UPWELL_LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
+	LogFormat  string           `enum:"auto,text,json" default:"auto" env:"UPWELL_LOG_FORMAT" help:"Log as text or json; auto is text on a terminal and json elsewhere."`
+	Version    kong.VersionFlag `help:"Print the version."`
+
+	Demo   demoCmd   `cmd:"" help:"See the whole of it on this machine: embedded SQS and S3, a simulated endpoint, a contract review."`
+	Run    runCmd    `cmd:"" help:"Run an OpenAI batch file from this machine; stop it and start it again, and it goes on where it was."`
+	Worker workerCmd `cmd:"" help:"Work on a queue: SQS to the endpoint to S3, until told to stop."`
+	Submit submitCmd `cmd:"" help:"Queue an OpenAI batch file as a run."`
+	Status statusCmd `cmd:"" help:"Say how far a run is: answered, failed, queued, rate, tokens, cost."`
+	Local  localCmd  `cmd:"" help:"Serve SQS, S3 and a simulated endpoint on loopback, for any AWS client."`
+}
+
+// env is what a verb may touch of the world outside.
+type env struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	terminal       bool // stderr is one
+	log            *slog.Logger
+}
+
+// failure is an error with the exit code it deserves.
+type failure struct {
+	code int
+	err  error // nil when everything has been said
+}
+
+func (f *failure) Error() string {
+	if f.err == nil {
+		return fmt.Sprintf("exit %d", f.code)
+	}
+	return f.err.Error()
+}
+func (f *failure) Unwrap() error { return f.err }
+
+func fail(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{code, err}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal drains; with the handler gone, a second one kills.
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args[1:], env{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
+		terminal: term.IsTerminal(int(os.Stderr.Fd())),
+	})
+	os.Exit(code)
+}
+
+// run is main without the process.
+func run(ctx context.Context, args []string, e env) int {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c, kong.Name("upwell"), kong.Writers(e.stdout, e.stderr),
+		kong.Description(description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity}, kong.Exit(func(code int) { exited = code }),
+		kong.Resolvers())
+	if err != nil {
+		panic(err) // the struct above is wrong
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	if err := useConfigFile(parser, args, e.getenv); err != nil {
+		fmt.Fprintln(e.stderr, "upwell:", err)
+		return exitUsage
+	}
+	k, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(e.stderr, "upwell: %v\ntry: upwell %s--help\n", err, verbOf(args))
+		return exitUsage
+	}
+	e.log = logger(e, c.LogFormat, c.LogLevel)
+	k.BindTo(ctx, (*context.Context)(nil))
+	return report(e, k.Run(e))
+}
+
+const description = `Bulk prompts through Amazon Bedrock's mantle endpoint: jobs from SQS, results to S3, paced to the capacity there is.
+
+Start with: upwell demo`
+
+func verbOf(args []string) string {
+	for _, a := range args {
+		if !strings.HasPrefix(a, "-") {
+			return a + " "
+		}
+	}
+	return ""
+}
+
+// report tells the user how it ended and returns the exit code.
+func report(e env, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	f, ok := errors.AsType[*failure](err)
+	if !ok {
+		f = &failure{exitConfig, err}
+	}
+	if f.err != nil {
+		fmt.Fprintln(e.stderr, "upwell:", f.err)
+	}
+	return f.code
+}
+
+func logger(e env, format, level string) *slog.Logger {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level)) // the enum allows only good ones
+	opts := &slog.HandlerOptions{Level: l}
+	if format == "text" || format == "auto" && e.terminal {
+		return slog.New(slog.NewTextHandler(e.stderr, opts))
+	}
+	return slog.New(slog.NewJSONHandler(e.stderr, opts))
+}
+
+// stamped is the version that a release build sets with -ldflags -X.
+var stamped string
+
+func version() string {
+	if stamped != "" {
+		return stamped
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "devel"
+	}
+	return info.Main.Version
+}

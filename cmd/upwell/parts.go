@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"upwell/cmd/internal/awsconf"
+	"upwell/infra/local"
+	"upwell/jobs/sqsqueue"
+	"upwell/sink/s3sink"
+	"upwell/throttle"
+	"upwell/worker"
+	"upwell/worker/mantle"
+)
+
+// endpointFlags say where calls go, as whom, and what they ask for.
+type endpointFlags struct {
+	Region          []string      `group:"Endpoint:" placeholder:"REGION" env:"UPWELL_REGION" help:"Regions to call, each with its own capacity. Default: AWS_REGION, or us-west-2."`
+	BaseURL         string        `group:"Endpoint:" name:"base-url" placeholder:"URL" env:"UPWELL_BASE_URL,OPENAI_BASE_URL,AWS_BEDROCK_BASE_URL" help:"Call this endpoint instead, up to and including its version."`
+	Auth            string        `group:"Endpoint:" enum:"auto,key,short-term,sigv4,none" default:"auto" env:"UPWELL_AUTH" help:"auto, key (OPENAI_API_KEY or AWS_BEARER_TOKEN_BEDROCK), short-term (keys made from AWS credentials), sigv4, or none."`
+	BasePath        []string      `group:"Endpoint:" placeholder:"MODEL=PATH" env:"UPWELL_BASE_PATH" help:"Base path of the models whose name begins so, such as xai.=/openai/v1."`
+	Tier            []string      `group:"Endpoint:" default:"default" env:"UPWELL_TIER" help:"Service tiers of jobs that name none: flex, default, priority."`
+	MaxOutputTokens int           `group:"Endpoint:" default:"0" env:"UPWELL_MAX_OUTPUT_TOKENS" help:"Output limit of jobs that set none, in tokens. Set it where the model has a quota: without one its maximum is reserved."`
+	Prices          string        `group:"Endpoint:" type:"existingfile" placeholder:"FILE" env:"UPWELL_PRICES" help:"JSON file of prices in USD per million tokens: {\"model\":{\"input\":1.25,\"cached\":0.2,\"output\":2.5}}."`
+	AttemptTimeout  time.Duration `group:"Endpoint:" default:"15m" env:"UPWELL_ATTEMPT_TIMEOUT" help:"Longest that one call may take; a call given up on is paid for all the same."`
+	HTTP1           bool          `group:"Endpoint:" name:"http1" env:"UPWELL_HTTP1" help:"Use HTTP/1.1, a connection for each call, where HTTP/2 is offered."`
+}
+
+// paceFlags say how much is done at once, and how fast.
+type paceFlags struct {
+	Slots       int     `group:"Pace:" default:"256" env:"UPWELL_SLOTS" help:"Calls in flight at most."`
+	MaxMemory   int     `group:"Pace:" name:"max-held-mib" default:"64" env:"UPWELL_MAX_HELD_MIB" help:"MiB of prompts held at most."`
+	StartRate   float64 `group:"Pace:" default:"10" env:"UPWELL_START_RATE" help:"Calls per second to begin with; the limiter finds the rest."`
+	MaxRate     float64 `group:"Pace:" default:"0" env:"UPWELL_MAX_RATE" help:"Calls per second at most; 0 for no bound."`
+	MaxAttempts int     `group:"Pace:" default:"5" env:"UPWELL_MAX_ATTEMPTS" help:"Attempts that may fail before a job is given up. A refusal for lack of capacity is not an attempt."`
+}
+
+// keyFrom returns the keys in the environment. OPENAI_API_KEY goes to the
+// endpoint that OPENAI_BASE_URL or --base-url names; without one it is used only
+// if it is a Bedrock key, as it might belong to somebody else.
+func (f *endpointFlags) keyFrom(getenv func(string) string) (apiKey, bearer string) {
+	apiKey = getenv("OPENAI_API_KEY")
+	if f.BaseURL == "" && !strings.HasPrefix(apiKey, "bedrock-api-key-") && !strings.HasPrefix(apiKey, "ABSK") {
+		apiKey = ""
+	}
+	return apiKey, getenv("AWS_BEARER_TOKEN_BEDROCK")
+}
+
+// endpoint returns the client that the flags describe. load is called only if
+// AWS credentials or a Region are needed.
+func (f *endpointFlags) endpoint(ctx context.Context, e env, inFlight int, load func() (aws.Config, error)) (*mantle.Client, error) {
+	cfg := mantle.Config{
+		Regions: f.Region, BaseURL: f.BaseURL, MaxOutputTokens: f.MaxOutputTokens,
+		MaxInFlight: inFlight, HTTP1: f.HTTP1, Paths: make(map[string]string),
+	}
+	for _, p := range f.BasePath {
+		model, path, ok := strings.Cut(p, "=")
+		if !ok {
+			return nil, fail(exitUsage, fmt.Errorf("--base-path %q: want MODEL=PATH", p))
+		}
+		cfg.Paths[model] = path
+	}
+	if f.Prices != "" {
+		var err error
+		if cfg.Prices, err = readPrices(f.Prices); err != nil {
+			return nil, fail(exitUsage, err)
+		}
+	}
+	cfg.APIKey, cfg.BearerToken = f.keyFrom(e.getenv)
+	if err := f.credentials(&cfg, load); err != nil {
+		return nil, err
+	}
+	c, err := mantle.New(ctx, cfg)
+	return c, fail(exitConfig, err)
+}
+
+// credentials fills in who calls, and where if nobody has said.
+func (f *endpointFlags) credentials(cfg *mantle.Config, load func() (aws.Config, error)) error {
+	cfg.Credentials = mantle.Credentials(f.Auth)
+	keyed := cfg.APIKey != "" || cfg.BearerToken != ""
+	if f.Auth == "auto" && !keyed && cfg.BaseURL != "" && !strings.Contains(cfg.BaseURL, ".amazonaws.com") && !strings.Contains(cfg.BaseURL, ".api.aws") {
+		cfg.Credentials = mantle.Anonymous // somebody else's endpoint, which AWS credentials are not for
+		return nil
+	}
+	needsAWS := f.Auth == "short-term" || f.Auth == "sigv4" || f.Auth == "auto" && !keyed
+	if !needsAWS && (len(cfg.Regions) > 0 || cfg.BaseURL != "") {
+		return nil
+	}
+	conf, err := load()
+	if err != nil {
+		return fail(exitConfig, err)
+	}
+	if needsAWS {
+		cfg.AWS = conf.Credentials
+	}
+	if len(cfg.Regions) == 0 && cfg.BaseURL == "" && conf.Region != "" {
+		cfg.Regions = []string{conf.Region}
+	}
+	return nil
+}
+
+func readPrices(path string) (map[string]mantle.Price, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var prices map[string]mantle.Price
+	if err := json.Unmarshal(text, &prices); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return prices, nil
+}
+
+// limits returns the limiters of all lanes.
+func (f *paceFlags) limits(e env) *throttle.Set {
+	return throttle.NewSet(func(lane throttle.Lane) throttle.Config {
+		return throttle.Config{
+			StartRate: f.StartRate, MaxRate: f.MaxRate,
+			OnChange: func(s throttle.State) {
+				e.log.Debug("rate changed", "lane", lane.String(), "reason", s.Reason,
+					"per_second", math.Round(s.Rate*100)/100)
+			},
+		}
+	})
+}
+
+// config returns the worker's settings that both flags make.
+func (f *paceFlags) config(ep *endpointFlags, regions []string, e env) worker.Config {
+	return worker.Config{
+		Regions: regions, Tiers: ep.Tier, Slots: f.Slots, Bytes: int64(f.MaxMemory) << 20,
+		MaxAttempts: f.MaxAttempts, AttemptTimeout: ep.AttemptTimeout, Log: e.log,
+	}
+}
+
+// storageFlags say where queue and results are.
+type storageFlags struct {
+	Bucket string `group:"Storage:" required:"" placeholder:"BUCKET" env:"UPWELL_BUCKET" help:"S3 bucket for results, or s3://bucket/prefix."`
+	Prefix string `group:"Storage:" placeholder:"PREFIX" env:"UPWELL_PREFIX" help:"Prefix of all keys in the bucket."`
+}
+
+type queueFlags struct {
+	Queue     string `group:"Storage:" required:"" placeholder:"QUEUE" env:"UPWELL_QUEUE" help:"SQS queue of jobs, by name or URL."`
+	DeadQueue string `group:"Storage:" placeholder:"QUEUE" env:"UPWELL_DEAD_QUEUE" help:"Dead-letter queue. Default: the target of the queue's redrive policy."`
+}
+
+// sink returns the sink, after checking that it can be reached.
+func (f *storageFlags) sink(ctx context.Context, conf aws.Config) (*s3sink.Sink, error) {
+	bucket, prefix := f.Bucket, f.Prefix
+	if rest, ok := strings.CutPrefix(bucket, "s3://"); ok {
+		var path string
+		bucket, path, _ = strings.Cut(rest, "/")
+		prefix = strings.Trim(path+"/"+prefix, "/")
+	}
+	s := s3sink.New(s3sink.NewClient(conf), bucket, prefix)
+	return s, fail(exitConfig, s.Check(ctx))
+}
+
+// open finds the queue. poll is how long a receive waits; 0 means as long as SQS
+// lets it.
+func (f *queueFlags) open(ctx context.Context, conf aws.Config, e env, poll time.Duration) (*sqsqueue.Queue, error) {
+	q, err := sqsqueue.Open(ctx, sqsqueue.NewClient(conf), sqsqueue.Config{Queue: f.Queue, Dead: f.DeadQueue, Poll: poll, Log: e.log})
+	return q, fail(exitConfig, err)
+}
+
+// awsFlags choose AWS's own configuration.
+type awsFlags struct {
+	Profile string `group:"Storage:" placeholder:"NAME" help:"AWS profile. Default: AWS_PROFILE."`
+}
+
+// localAWS is the configuration of clients that talk to a local stack.
+func localAWS(connections int) aws.Config {
+	return aws.Config{
+		Region: local.Region, HTTPClient: awsconf.Client(connections),
+		Credentials: credentials.NewStaticCredentialsProvider(local.Key, local.Secret, ""),
+	}
+}
+
+// Names of what a local stack has from the start.
+const (
+	localQueue  = "upwell-jobs"
+	localDead   = "upwell-jobs-dead"
+	localBucket = "upwell"
+)
+
+// furnish makes the queues and the bucket, and returns clients for them.
+func furnish(ctx context.Context, stack *local.Stack, connections int) (*sqs.Client, *s3.Client, error) {
+	conf := localAWS(connections)
+	queues := sqsqueue.NewClient(conf, func(o *sqs.Options) { o.BaseEndpoint = &stack.SQSURL })
+	objects := s3sink.NewClient(conf, func(o *s3.Options) { o.BaseEndpoint = &stack.S3URL })
+	dead, err := queues.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(localDead)})
+	if err != nil {
+		return nil, nil, err
+	}
+	attrs, err := queues.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: dead.QueueUrl, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn}})
+	if err != nil {
+		return nil, nil, err
+	}
+	policy := fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":100}`, attrs.Attributes["QueueArn"])
+	_, err = queues.CreateQueue(ctx, &sqs.CreateQueueInput{
+		QueueName: aws.String(localQueue), Attributes: map[string]string{"RedrivePolicy": policy, "VisibilityTimeout": "120"},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := objects.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: aws.String(localBucket)}); err == nil {
+		return queues, objects, nil
+	}
+	_, err = objects.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(localBucket)})
+	return queues, objects, err
+}

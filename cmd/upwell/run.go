@@ -1,0 +1,362 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/input"
+	"upwell/cmd/internal/progress"
+	"upwell/infra/local"
+	"upwell/jobs"
+	"upwell/jobs/sqsqueue"
+	"upwell/sink"
+	"upwell/sink/s3sink"
+	"upwell/sink/s3sink/s3sim"
+	"upwell/worker"
+	"upwell/worker/mantle/mantlesim"
+)
+
+// runCmd runs a file on this machine.
+type runCmd struct {
+	Input string `arg:"" placeholder:"INPUT" help:"OpenAI batch file (JSONL), or - for standard input."`
+	Dir   string `name:"output" short:"o" required:"" type:"path" placeholder:"DIR" help:"Folder for the results. Give the same one again to go on where a run was."`
+	endpointFlags
+	paceFlags
+
+	RunName     string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Name of the run. Default: the file's name."`
+	RetryFailed bool          `help:"Try jobs again that failed in an earlier run over the same folder."`
+	Drain       time.Duration `default:"15m" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after Ctrl-C. A second Ctrl-C ends them."`
+	Simulate    bool          `help:"Use a simulated endpoint: nothing is sent anywhere, and nothing costs anything."`
+	Quiet       bool          `short:"q" help:"No progress."`
+}
+
+// Run runs the file.
+func (c *runCmd) Run(ctx context.Context, e env) error {
+	file, err := input.Open(c.Input, e.stdin)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	defer file.Close()
+	if c.RunName == "" {
+		c.RunName = file.Run()
+	}
+	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet}
+	if s.sum, err = checked(ctx, file, c.RunName); err != nil {
+		return err
+	}
+	if c.Simulate {
+		s.sim = simulation(s.sum)
+	}
+	s.worker = func(stack *local.Stack) (worker.Endpoint, worker.Config, error) {
+		if stack.Mantle != nil {
+			c.BaseURL, c.Auth = stack.MantleURL+"/openai/v1", "key"
+			e.getenv = func(string) string { return simulatedKey }
+		}
+		endpoint, err := c.endpoint(ctx, e, c.Slots, func() (aws.Config, error) { return awsconf.Load(ctx, awsconf.Options{}) })
+		if err != nil {
+			return nil, worker.Config{}, err
+		}
+		cfg := c.config(&c.endpointFlags, endpoint.Regions(), e)
+		cfg.Drain = c.Drain
+		return endpoint, cfg, nil
+	}
+	s.pace = &c.paceFlags
+	end, err := s.do(ctx)
+	if err != nil {
+		return err
+	}
+	return s.conclude(end)
+}
+
+// simulation is an endpoint that has every model that the file asks for.
+func simulation(sum input.Summary) *mantlesim.Config {
+	sim := &mantlesim.Config{Latency: mantlesim.Latency{Median: 800 * time.Millisecond, Sigma: 0.5}}
+	grok := mantlesim.DefaultModels()[0]
+	for name := range sum.Models {
+		model := grok
+		model.ID = name
+		sim.Models = append(sim.Models, model)
+	}
+	return sim
+}
+
+// A session is one run on this machine: a file goes through the worker by way of
+// a queue in this process into a folder.
+type session struct {
+	env
+	file        *input.File
+	sum         input.Summary
+	dir, run    string
+	retryFailed bool
+	quiet       bool
+	sim         *mantlesim.Config // nil to call a real endpoint
+	pace        *paceFlags
+	worker      func(*local.Stack) (worker.Endpoint, worker.Config, error)
+
+	meter   *progress.Meter
+	results *s3sink.Sink
+	stack   *local.Stack
+	window  chan struct{} // a token for each job queued and not settled
+	skipped atomic.Int64  // jobs that an earlier run had settled
+}
+
+// simulatedKey is what a simulated endpoint is called with.
+const simulatedKey = "simulated"
+
+// objectsDir is the folder, in that of a run, where the objects of the S3 in this
+// process lie as plain files.
+const objectsDir = "s3"
+
+// An ending is how a session ended.
+type ending struct {
+	progress.Counts
+	elapsed time.Duration
+}
+
+// do runs the session until every job is settled or ctx is done.
+func (s *session) do(ctx context.Context) (end ending, err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return end, fail(exitUsage, err)
+	}
+	unlock, err := lock(filepath.Join(s.dir, ".upwell.lock"))
+	if err != nil {
+		return end, fail(exitUsage, fmt.Errorf("%s is in use by another upwell: %w", s.dir, err))
+	}
+	defer unlock()
+	// What the stack serves lasts longer than ctx: the drain still stores.
+	serve := context.WithoutCancel(ctx)
+	// Results are the user's, so they have to survive a power failure.
+	s.stack, err = local.Start(serve, local.Config{S3: s3sim.Config{Dir: filepath.Join(s.dir, objectsDir), Sync: true, Log: s.log}, Mantle: s.sim})
+	if err != nil {
+		return end, fail(exitConfig, err)
+	}
+	defer s.stack.Close()
+	queues, objects, err := furnish(serve, s.stack, s.pace.Slots)
+	if err != nil {
+		return end, fail(exitConfig, err)
+	}
+	queue, err := sqsqueue.Open(serve, queues, sqsqueue.Config{Queue: localQueue, Log: s.log})
+	if err != nil {
+		return end, err
+	}
+	s.results = s3sink.New(objects, localBucket, "")
+	resumed, err := record(serve, s.results, s.file, s.run, s.sum)
+	if err != nil {
+		return end, err
+	}
+	return s.work(ctx, queue, resumed)
+}
+
+// work feeds the queue and works on it at the same time.
+func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool) (end ending, err error) {
+	endpoint, cfg, err := s.worker(s.stack)
+	if err != nil {
+		return end, err
+	}
+	s.meter = progress.NewMeter()
+	working, done := context.WithCancel(ctx)
+	defer done()
+	s.window = make(chan struct{}, s.windowSize())
+	cfg.Run = s.run
+	cfg.Log = slog.New(atLeast{cfg.Log.Handler(), slog.LevelWarn}) // the progress line says the rest
+	cfg.Observe = func(ev worker.Event) {
+		s.meter.Observe(ev)
+		if ev.Kind == worker.Stored || ev.Kind == worker.Buried {
+			select {
+			case <-s.window:
+			default: // settled twice, because the first acknowledgement was lost
+			}
+		}
+	}
+	w, err := worker.New(queue, endpoint, s.results, s.pace.limits(s.env), cfg)
+	if err != nil {
+		return end, fail(exitUsage, err)
+	}
+	shown, hide := context.WithCancel(context.WithoutCancel(ctx))
+	var showing, feeding sync.WaitGroup
+	var fed error
+	feeding.Go(func() {
+		defer done()
+		if fed = s.feed(working, queue, resumed); fed == nil {
+			fed = s.finish(working, queue)
+		}
+	})
+	if !s.quiet {
+		showing.Go(func() { s.show(shown) })
+	}
+	stop := context.AfterFunc(ctx, s.explain)
+	err = w.Run(working)
+	stop()
+	done()
+	feeding.Wait()
+	hide()
+	showing.Wait()
+	if !errors.Is(fed, context.Canceled) {
+		err = errors.Join(err, fed)
+	}
+	end = ending{Counts: s.meter.Counts(), elapsed: s.meter.Elapsed()}
+	return end, fail(exitConfig, err)
+}
+
+// windowSize is how many jobs may be in the queue of this process and the worker
+// together, as that queue is memory: enough to keep the worker busy, and no more
+// than the prompts that the worker itself may hold, as far as their mean goes.
+func (s *session) windowSize() int {
+	mean := s.sum.Bytes/int64(s.sum.Count) + 1
+	return max(4*handed, min(4*s.pace.Slots, int((int64(s.pace.MaxMemory)<<20)/mean)))
+}
+
+// finish waits until every job that was queued is settled.
+func (s *session) finish(ctx context.Context, queue *sqsqueue.Queue) error {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		if len(s.window) > 0 {
+			continue
+		}
+		if empty, err := queue.Empty(ctx); err != nil || empty {
+			return err
+		}
+	}
+}
+
+// feed queues the jobs that have no result yet, as fast as they are settled.
+func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool) error {
+	var batch []sqsqueue.Outgoing
+	flush := func() error {
+		err := queue.Send(ctx, batch)
+		batch = batch[:0]
+		return err
+	}
+	for item, err := range s.file.Jobs(s.run) {
+		if err != nil {
+			return err
+		}
+		if resumed {
+			skip, err := s.settled(ctx, item.Job.Key)
+			if err != nil {
+				return err
+			}
+			if skip {
+				s.skipped.Add(1)
+				continue
+			}
+		}
+		select {
+		case s.window <- struct{}{}:
+		default: // full: what waits here would never be settled
+			if err := flush(); err != nil {
+				return err
+			}
+			select {
+			case s.window <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if batch = append(batch, outgoing(item, s.run, false)); len(batch) == handed {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// settled reports whether an earlier run answered the job, or failed at it.
+func (s *session) settled(ctx context.Context, k jobs.Key) (bool, error) {
+	has, err := s.results.Has(ctx, k)
+	if err != nil || has || s.retryFailed {
+		return has, err
+	}
+	_, err = s.results.Read(ctx, sink.Errors, k)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (s *session) show(ctx context.Context) {
+	progress.Printer{Out: s.stderr, Terminal: s.terminal, Total: int64(s.sum.Count), Done: s.skipped.Load}.Run(ctx, s.meter)
+}
+
+// explain says what an interrupt does.
+func (s *session) explain() {
+	fmt.Fprintf(s.stderr, "\ninterrupted: waiting for %d calls in flight, which are paid for; Ctrl-C again abandons them\n",
+		s.meter.Counts().InFlight)
+}
+
+// conclude writes the output files and the summary.
+func (s *session) conclude(end ending) error {
+	answered, failed, err := s.assemble()
+	if err != nil {
+		return fail(exitConfig, err)
+	}
+	fmt.Fprintf(s.stdout, "run %s: %d of %d jobs answered, %d failed\n", s.run, answered, s.sum.Count, failed)
+	progress.Table(s.stdout, progress.Summary(end.Counts, end.elapsed))
+	fmt.Fprintf(s.stdout, "  answers  %s\n", filepath.Join(s.dir, outputName(s.run)))
+	if failed > 0 {
+		fmt.Fprintf(s.stdout, "  errors   %s\n", filepath.Join(s.dir, errorsName(s.run)))
+	}
+	switch {
+	case answered+failed < s.sum.Count:
+		fmt.Fprintf(s.stderr, "upwell: interrupted with %d jobs left: run the same command again to go on\n", s.sum.Count-answered-failed)
+		return &failure{code: exitInterrupted}
+	case failed > 0:
+		return &failure{code: exitFailed}
+	default:
+		return nil
+	}
+}
+
+func outputName(run string) string { return run + ".output.jsonl" }
+func errorsName(run string) string { return run + ".errors.jsonl" }
+
+// assemble writes the stored lines into two files, in the order of the input, as
+// OpenAI's batch API gives them.
+func (s *session) assemble() (answered, failed int, err error) {
+	output, err := newLines(filepath.Join(s.dir, outputName(s.run)))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer output.abandon()
+	errs, err := newLines(filepath.Join(s.dir, errorsName(s.run)))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer errs.abandon()
+	root, err := os.OpenRoot(filepath.Join(s.dir, objectsDir, localBucket))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer root.Close()
+	for item, err := range s.file.Jobs(s.run) {
+		if err != nil {
+			return 0, 0, err
+		}
+		done, err := output.copy(root, sink.Results.Key("", item.Job.Key))
+		if err == nil && !done {
+			_, err = errs.copy(root, sink.Errors.Key("", item.Job.Key))
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return output.n, errs.n, errors.Join(output.commit(), errs.commit())
+}
