@@ -1,0 +1,310 @@
+// Command bench measures the worker as its users run it: the program in a process
+// of its own, and stand-ins for SQS, S3 and the endpoint in another.
+//
+//	go run ./integration/bench            all scenarios, some two minutes
+//	go run ./integration/bench -only cpu  one of them
+//
+// It prints a table of what was measured and what is aimed at. Processor time and
+// counts are steady from run to run; rates need a machine with nothing else to
+// do, and two processors at least, as the stand-ins take one of them.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"golang.org/x/sync/errgroup"
+
+	"upwell/jobs/sqsqueue"
+	"upwell/worker/mantle/mantlesim"
+)
+
+// A scenario is one measurement.
+type scenario struct {
+	name, about string
+	jobs        int
+	prompt      int // bytes
+	set         settings
+	flags       []string // of upwell worker
+	judge       func(outcome) []verdict
+}
+
+// An outcome is what was measured.
+type outcome struct {
+	jobs    int
+	cpu     time.Duration // of the worker's process, user and system
+	wall    time.Duration
+	rss     int64 // peak, in bytes
+	times   []float64
+	counts  mantlesim.Counts
+	refused int64
+}
+
+// A verdict is one line of the table.
+type verdict struct {
+	what, measured, target string
+	ok                     bool
+}
+
+var scenarios = []scenario{
+	{
+		name: "cpu", about: "processor time per job, 2 KB prompts", jobs: 15_000, prompt: 2 << 10,
+		set:   settings{Call: 20 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond},
+		flags: []string{"--slots=128", "--start-rate=10000"},
+		judge: func(o outcome) []verdict {
+			ms := o.cpu.Seconds() * 1e3 / float64(o.jobs)
+			return []verdict{{"CPU per job", fmt.Sprintf("%.3f ms", ms), "≤ 0.30 ms", ms <= 0.30}}
+		},
+	},
+	rate(256, 32_000), rate(400, 48_000),
+	{
+		name: "memory", about: "3,000 prompts of 250 KB, 2 s a call", jobs: 3000, prompt: 250 << 10,
+		set:   settings{Call: 2 * time.Second, SQS: time.Millisecond, S3: time.Millisecond},
+		flags: []string{"--slots=256", "--start-rate=10000"},
+		judge: func(o outcome) []verdict {
+			mb := float64(o.rss) / 1e6
+			return []verdict{
+				{"peak memory", fmt.Sprintf("%.0f MB", mb), "≤ 150 MB", mb <= 150},
+				{"rate", fmt.Sprintf("%.0f/s", steady(o.times)), "(peer: 116/s at 643 MB)", true},
+			}
+		},
+	},
+	{
+		name: "hidden", about: "5,000 jobs at a hidden 200 calls/s, from cold", jobs: 5000, prompt: 2 << 10,
+		set:   settings{Call: 200 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond, Capacity: "calls=200 burst=1"},
+		flags: []string{"--slots=256"},
+		judge: func(o outcome) []verdict {
+			took := o.times[len(o.times)-1]
+			share := float64(o.refused) / float64(o.jobs+int(o.refused))
+			return []verdict{
+				{"time from the first answer", fmt.Sprintf("%.1f s (ideal 25)", took), "≤ 32 s", took <= 32},
+				{"refusals", fmt.Sprintf("%d (%.1f %%)", o.refused, 100*share), "≤ 1 %", share <= 0.01},
+				{"dead-lettered", fmt.Sprint(o.jobs - len(o.times)), "0", o.jobs == len(o.times)},
+			}
+		},
+	},
+}
+
+// rate is a scenario that asks how much of its slots a worker uses when a round
+// trip to SQS and S3 takes 20 ms.
+func rate(slots, jobs int) scenario {
+	const call = 200 * time.Millisecond
+	return scenario{
+		name: fmt.Sprintf("rate%d", slots), about: fmt.Sprintf("%d slots, 200 ms calls, 20 ms to SQS and S3", slots),
+		jobs: jobs, prompt: 1 << 10,
+		set:   settings{Call: call, SQS: 20 * time.Millisecond, S3: 20 * time.Millisecond},
+		flags: []string{fmt.Sprintf("--slots=%d", slots), "--start-rate=10000"},
+		judge: func(o outcome) []verdict {
+			ideal := float64(slots) / call.Seconds()
+			got := steady(o.times)
+			fresh := float64(o.counts.NewConnections) / float64(o.counts.Calls)
+			return []verdict{
+				{"jobs/s", fmt.Sprintf("%.0f (%.1f %% of %.0f)", got, 100*got/ideal, ideal), "≥ 95 %", got >= 0.95*ideal},
+				{"new connections", fmt.Sprintf("%.2f %% of %d calls", 100*fresh, o.counts.Calls), "≤ 1 %", fresh <= 0.01},
+			}
+		},
+	}
+}
+
+// steady is the rate in the middle of a run, without its ramp and its tail.
+func steady(times []float64) float64 {
+	a, b := len(times)/5, len(times)*4/5
+	return float64(b-a) / (times[b] - times[a])
+}
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		if err := serve(os.Args[2]); err != nil && !errors.Is(err, io.EOF) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	only := flag.String("only", "", "names of the scenarios to run, separated by commas")
+	flag.Parse()
+	if err := bench(context.Background(), *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, only string) error {
+	dir, err := os.MkdirTemp("", "upwell-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "upwell")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "upwell/cmd/upwell")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "scenario\tmeasure\tmeasured\ttarget\t")
+	for _, s := range scenarios {
+		if only != "" && !strings.Contains(","+only+",", ","+s.name+",") {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s\n", s.name, s.about)
+		o, err := s.run(ctx, program)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		for _, v := range s.judge(o) {
+			mark := "met"
+			if !v.ok {
+				mark = "MISSED"
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", s.about, v.what, v.measured, v.target, mark)
+		}
+	}
+	return table.Flush()
+}
+
+// run makes one measurement.
+func (s scenario) run(ctx context.Context, program string) (o outcome, err error) {
+	sqsURL, s3URL, modelURL, stop, err := s.serve(ctx)
+	if err != nil {
+		return o, err
+	}
+	defer stop()
+	if err := s.fill(ctx, sqsURL); err != nil {
+		return o, fmt.Errorf("fill the queue: %w", err)
+	}
+	args := append([]string{
+		"worker", "--queue=jobs", "--bucket=results", "--exit-when-empty", "--log-level=warn", "--region=us-west-2",
+		"--base-url=" + modelURL + "/openai/v1",
+	}, s.flags...)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_SQS="+sqsURL, "AWS_ENDPOINT_URL_S3="+s3URL, "AWS_REGION=us-west-2",
+		"AWS_ACCESS_KEY_ID=bench", "AWS_SECRET_ACCESS_KEY=bench", "OPENAI_API_KEY=bench")
+	cmd.Stderr = os.Stderr
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return o, fmt.Errorf("worker: %w", err)
+	}
+	usage, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	o = outcome{
+		jobs: s.jobs, wall: time.Since(start), rss: usage.Maxrss << 10,
+		cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
+	}
+	if err := get(ctx, s3URL+"/_times", &o.times); err != nil {
+		return o, err
+	}
+	if err := get(ctx, modelURL+"/_sim/counts", &o.counts); err != nil {
+		return o, err
+	}
+	o.refused = o.counts.Refused429 + o.counts.Refused503 + o.counts.Refused529
+	if len(o.times) != s.jobs {
+		return o, fmt.Errorf("%d results of %d jobs", len(o.times), s.jobs)
+	}
+	return o, nil
+}
+
+// serve starts the stand-ins in a process of their own.
+func (s scenario) serve(ctx context.Context) (sqsURL, s3URL, modelURL string, stop func(), err error) {
+	arg, err := json.Marshal(s.set)
+	if err != nil {
+		return "", "", "", nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", "", "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "serve", string(arg))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return "", "", "", nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", "", "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", "", "", nil, err
+	}
+	stop = func() { _ = stdin.Close(); _ = cmd.Wait() }
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		stop()
+		return "", "", "", nil, err
+	}
+	_, err = fmt.Sscan(line, &sqsURL, &s3URL, &modelURL)
+	return sqsURL, s3URL, modelURL, stop, err
+}
+
+// fill makes the queues and puts the jobs in.
+func (s scenario) fill(ctx context.Context, url string) error {
+	client := sqsqueue.NewClient(aws.Config{
+		Region: "us-west-2", BaseEndpoint: &url,
+		Credentials: credentials.NewStaticCredentialsProvider("bench", "bench", ""),
+	})
+	for _, name := range []string{"jobs", "dead"} {
+		if _, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{
+			QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "120"},
+		}); err != nil {
+			return err
+		}
+	}
+	q, err := sqsqueue.Open(ctx, client, sqsqueue.Config{Queue: "jobs", Dead: "dead"})
+	if err != nil {
+		return err
+	}
+	_, err = client.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{
+		QueueUrl:   aws.String(q.URL()),
+		Attributes: map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":100}`},
+	})
+	if err != nil {
+		return err
+	}
+	prompt := strings.Repeat("the quick brown fox jumps over the lazy dog ", s.prompt/44+1)[:s.prompt]
+	g, sending := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for i := 0; i < s.jobs; i += 10 {
+		g.Go(func() error {
+			var out []sqsqueue.Outgoing
+			for n := i; n < min(i+10, s.jobs); n++ {
+				out = append(out, sqsqueue.Outgoing{Body: fmt.Appendf(nil,
+					`{"custom_id":"job-%06d","method":"POST","url":"/v1/responses","body":{"model":"xai.grok-4.3","max_output_tokens":4000,"input":%q}}`, n, prompt)})
+			}
+			return q.Send(sending, out)
+		})
+	}
+	return g.Wait()
+}
+
+func get(ctx context.Context, url string, v any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	return json.NewDecoder(bytes.NewReader(body)).Decode(v)
+}

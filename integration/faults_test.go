@@ -1,0 +1,229 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"upwell/jobs"
+	"upwell/jobs/sqsqueue/sqssim"
+	"upwell/sink/s3sink/s3sim"
+	"upwell/worker"
+	"upwell/worker/mantle/mantlesim"
+)
+
+// A form is one of the ways in which a request can go wrong. Those that are
+// applied are the hard ones: it happened, and whoever asked was told otherwise.
+type form struct {
+	name    string
+	applied bool
+	drop    bool // the connection, instead of an error
+}
+
+var forms = []form{
+	{"refused", false, false},
+	{"never arrived", false, true},
+	{"applied and denied", true, false},
+	{"answer lost", true, true},
+}
+
+// A schedule says whether the n-th request, counted from 1, goes wrong, if the
+// first was made so long ago.
+type schedule struct {
+	name string
+	hits func(n int64, since time.Duration) bool
+}
+
+var schedules = []schedule{
+	{"every third", func(n int64, _ time.Duration) bool { return n%3 == 0 }},
+	{"for a minute", func(_ int64, since time.Duration) bool { return since < time.Minute }},
+}
+
+// Numbers of jobs in a fault's run, by what becomes of them.
+const (
+	sound  = 60
+	doomed = 6 // the model refuses them: they end as dead letters, and are paid for
+	shaky  = 8 // their first call fails in a way that counts
+)
+
+// faultTable says what each operation's faults cost.
+//
+// A sound job that is met twice is looked up, so it is paid for once whatever
+// happens between the queue, the worker and the sink. A doomed one leaves no
+// result to find: whatever brings its message back brings another bill and
+// another letter. And a paid answer that is lost on its way back from the
+// endpoint has to be bought again.
+var faultTable = []struct {
+	op string
+
+	// bills and letters say how many may come on top, given how many answers
+	// were lost.
+	bills, letters func(lost int) int
+}{
+	{op: "ReceiveMessage"},
+	{op: "SendMessageBatch", bills: deadAgain, letters: deadAgain},                        // copies of doomed jobs
+	{op: "SendMessage", bills: deadAgain, letters: func(n int) int { return n + doomed }}, // a letter sent twice; a renewed message too
+	{op: "DeleteMessageBatch", bills: deadAgain, letters: deadAgain},                      // the next worker has doomed ones again
+	{op: "ChangeMessageVisibilityBatch"},
+	{op: "PutObject"},
+	{op: "HeadObject"},
+	{op: "Complete", bills: func(lost int) int { return lost }},
+}
+
+func deadAgain(int) int { return doomed }
+
+// batches are the operations whose entries fail one by one, too.
+var batches = []string{"SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"}
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	for _, tt := range faultTable {
+		for _, sched := range schedules {
+			for _, f := range forms {
+				t.Run(fmt.Sprintf("%s/%s/%s", tt.op, sched.name, f.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						in := &injector{op: tt.op, form: f, schedule: sched}
+						in.run(t, tt.bills, tt.letters)
+					})
+				})
+			}
+			if slices.Contains(batches, tt.op) {
+				for _, applied := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s/%s/entries applied=%v", tt.op, sched.name, applied), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) {
+							in := &injector{op: tt.op, form: form{applied: applied}, schedule: sched, entries: true}
+							in.run(t, tt.bills, tt.letters)
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+// An injector makes the requests of one operation go wrong.
+type injector struct {
+	op       string
+	form     form
+	schedule schedule
+	entries  bool // every second entry of a batch, rather than the batch
+
+	from      time.Time // of the faults; set before any request that counts
+	n, struck atomic.Int64
+}
+
+// hits decides about one more request.
+func (in *injector) hits(op string) bool {
+	if op != in.op || in.from.IsZero() || !in.schedule.hits(in.n.Add(1), time.Since(in.from)) {
+		return false
+	}
+	in.struck.Add(1)
+	return true
+}
+
+func (in *injector) sqs(op string, _ sqssim.Call) sqssim.Fault {
+	internal := &sqssim.Error{Code: "InternalFailure", Message: "injected", Status: 500}
+	switch {
+	case !in.hits(op):
+		return sqssim.Fault{}
+	case in.entries:
+		return sqssim.Fault{Apply: in.form.applied, FailEntry: func(e sqssim.Entry) *sqssim.Error {
+			if strings.Contains(e.ID, "1") || strings.Contains(e.ID, "4") || e.ID == "0" {
+				return internal
+			}
+			return nil
+		}}
+	case in.form.drop:
+		return sqssim.Fault{Apply: in.form.applied, Drop: true}
+	default:
+		return sqssim.Fault{Apply: in.form.applied, Err: internal}
+	}
+}
+
+func (in *injector) s3(op, _ string) s3sim.Fault {
+	switch {
+	case !in.hits(op):
+		return s3sim.Fault{}
+	case in.form.drop:
+		return s3sim.Fault{Apply: in.form.applied, Drop: true}
+	default:
+		return s3sim.Fault{Apply: in.form.applied, Status: 503}
+	}
+}
+
+// endpoint returns the same for the endpoint, in its own terms.
+func (in *injector) endpoint() []mantlesim.Fault {
+	faults := []mantlesim.Fault{
+		{Kind: mantlesim.Decline, Match: `"custom_id":"doomed`},
+		{Kind: mantlesim.Internal, Match: `"custom_id":"shaky`, Times: shaky},
+	}
+	if in.op != "Complete" {
+		return faults
+	}
+	kind := mantlesim.Internal
+	if in.form.drop {
+		kind = mantlesim.Reset
+	}
+	f := mantlesim.Fault{Kind: kind, Applied: in.form.applied, Match: `"custom_id":"(sound|shaky)`}
+	if in.schedule.name == "every third" {
+		f.P = 1. / 3
+	} else {
+		f.Until = time.Minute
+	}
+	return append(faults, f)
+}
+
+// run works on jobs of all sorts with one worker after the other, while requests
+// go wrong, and balances the account.
+func (in *injector) run(t *testing.T, bills, letters func(lost int) int) {
+	t.Helper()
+	s := newSystem(t, plan{SQS: in.sqs, S3: in.s3, Mantle: mantlesim.Config{
+		Capacity: mantlesim.MustScript("calls=4"),
+		Latency:  mantlesim.Latency{Median: 8 * time.Second, Sigma: 0.3},
+		Faults:   in.endpoint(),
+	}})
+	in.from = time.Now()
+	dead := ids("doomed", doomed)
+	names := slices.Concat(ids("sound", sound), dead, ids("shaky", shaky))
+	want := account{IDs: names, Dead: make(map[string]jobs.Class)}
+	for _, id := range dead {
+		want.Dead[id] = jobs.Refused
+	}
+	s.submit(names, "")
+	// Two deploys, so that messages are given back, come again and are looked
+	// up; with counted attempts among them, which are carried along.
+	cfg := worker.Config{ExitWhenEmpty: true, MaxAttempts: 50, Slots: 48}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		s.hire(cfg).run(ctx)
+		cancel()
+	}
+	s.hire(cfg).run(t.Context())
+	// A minute of trouble, and a visibility timeout or two.
+	if took := time.Since(in.from); took > 15*time.Minute {
+		t.Errorf("took %v, want at most 15m", took)
+	}
+
+	lost := int(in.struck.Load())
+	if in.op == "Complete" {
+		lost = int(s.mantle.Counts().Faults[mantlesim.Reset] + s.mantle.Counts().Faults[mantlesim.Internal])
+	}
+	if lost == 0 {
+		t.Errorf("no request of %s went wrong: the test tests nothing", in.op)
+	}
+	if !in.form.applied && in.op == "Complete" {
+		bills = nil // nothing was paid for in vain
+	}
+	if bills != nil {
+		want.Extra = bills(lost)
+	}
+	if letters != nil {
+		want.Letters = letters(lost)
+	}
+	s.check(want)
+}

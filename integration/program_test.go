@@ -1,0 +1,342 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"upwell/jobs/sqsqueue"
+	"upwell/worker/mantle/mantlesim"
+)
+
+// program is the path of the binary under test.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	// Tests of processes wait for most of their time, so that more of them than
+	// there are processors may run at once.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "upwell-integration-*")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "upwell")
+	build := exec.Command("go", "build", "-o", program, "upwell/cmd/upwell") //nolint:noctx // there is no test to stop it yet
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// patience bounds every wait of a process test: what takes longer is stuck.
+const patience = 3 * time.Minute
+
+// eventually waits until ok reports true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain: want %s", patience, what)
+		}
+	}
+}
+
+// A process is the program, running.
+type process struct {
+	cmd            *exec.Cmd
+	stdout, stderr log
+	ended          chan struct{}
+}
+
+// A log is what a process has written so far.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// launch starts the program with nothing but env in its environment. If it still
+// runs when the test ends it is killed.
+func launch(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
+	return launchIn(t, "", env, args...)
+}
+
+// launchIn does so in a folder.
+func launchIn(t *testing.T, dir string, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{ended: make(chan struct{})}
+	p.cmd = exec.CommandContext(t.Context(), program, args...)
+	p.cmd.Dir = dir
+	p.cmd.Env = append([]string{"HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "AWS_EC2_METADATA_DISABLED=true"}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		_ = p.cmd.Wait() // the state says it
+		close(p.ended)
+	})
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		waiting.Wait()
+		if t.Failed() {
+			t.Logf("upwell %s:\n%s%s", strings.Join(args, " "), tail(p.stdout.String()), tail(p.stderr.String()))
+		}
+	})
+	return p
+}
+
+// tail returns the last lines of a text.
+func tail(s string) string {
+	lines := strings.SplitAfter(s, "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "")
+}
+
+// wait returns the exit code, or -1 for a process that a signal ended.
+func (p *process) wait(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.ended:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(patience):
+		t.Fatalf("upwell %s: not done after %v", p.cmd.Args[1], patience)
+		return 0
+	}
+}
+
+// exits waits for the process and verifies its exit code.
+func (p *process) exits(t *testing.T, want int) {
+	t.Helper()
+	if got := p.wait(t); got != want {
+		t.Errorf("upwell %s: exit code %d, want %d\n%s", strings.Join(p.cmd.Args[1:], " "), got, want, tail(p.stderr.String()))
+	}
+}
+
+func (p *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("Signal(%v) = %v, want nil", s, err)
+	}
+}
+
+// A stack is a running upwell local.
+type stack struct {
+	env    []string // as it prints it
+	mantle string   // URL
+	dir    string   // of the bucket
+	queue  *sqsqueue.Queue
+	dead   *sqsqueue.Queue
+}
+
+var export = regexp.MustCompile(`[A-Z0-9_]+=\S+`)
+
+// newStack starts upwell local on free ports.
+func newStack(t *testing.T, args ...string) *stack {
+	t.Helper()
+	dir := t.TempDir()
+	free := []string{"local", "--sqs", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--mantle", "127.0.0.1:0", "--sigma", "0", "--dir", dir}
+	p := launch(t, nil, append(free, args...)...)
+	eventually(t, "upwell local to say where it is", func() bool {
+		select {
+		case <-p.ended:
+			t.Fatalf("upwell local has ended: %s", p.stderr.String())
+		default:
+		}
+		return strings.Contains(p.stdout.String(), "/_sim/ledger")
+	})
+	s := &stack{dir: filepath.Join(dir, "upwell")}
+	vars := make(map[string]string)
+	for _, e := range export.FindAllString(p.stdout.String(), -1) {
+		s.env = append(s.env, e)
+		name, value, _ := strings.Cut(e, "=")
+		vars[name] = value
+	}
+	s.mantle = strings.TrimSuffix(vars["OPENAI_BASE_URL"], "/openai/v1")
+	client := sqsqueue.NewClient(aws.Config{
+		Region: vars["AWS_REGION"], BaseEndpoint: new(vars["AWS_ENDPOINT_URL_SQS"]),
+		Credentials: credentials.NewStaticCredentialsProvider("local", "local", ""),
+	}, func(o *sqs.Options) { o.HTTPClient = &http.Client{Transport: plain{http.DefaultTransport}} })
+	open := func(name string) *sqsqueue.Queue {
+		q, err := sqsqueue.Open(t.Context(), client, sqsqueue.Config{Queue: name, Dead: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q
+	}
+	s.queue, s.dead = open(vars["UPWELL_QUEUE"]), open(vars["UPWELL_QUEUE"]+"-dead")
+	return s
+}
+
+// launch starts the program with the environment that the stack asks for.
+func (s *stack) launch(t *testing.T, args ...string) *process {
+	t.Helper()
+	return launch(t, s.env, args...)
+}
+
+// submit queues jobs of the run and waits until they are.
+func (s *stack) submit(t *testing.T, run string, ids []string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), run+".jsonl")
+	writeJobs(t, file, ids)
+	s.launch(t, "submit", file).exits(t, 0)
+}
+
+func writeJobs(t *testing.T, file string, ids []string) {
+	t.Helper()
+	var lines bytes.Buffer
+	for _, id := range ids {
+		lines.Write(append(job(id, ""), '\n'))
+	}
+	if err := os.WriteFile(file, lines.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// counts asks the endpoint what it has done.
+func (s *stack) counts(t *testing.T) (c mantlesim.Counts) {
+	t.Helper()
+	if err := json.Unmarshal(s.control(t, http.MethodGet, "counts", nil), &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ledger returns the endpoint's calls.
+func (s *stack) ledger(t *testing.T) (list []mantlesim.Entry) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(s.control(t, http.MethodGet, "ledger", nil)))
+	for {
+		var e mantlesim.Entry
+		if err := d.Decode(&e); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, e)
+	}
+}
+
+// control speaks to the endpoint's control API.
+func (s *stack) control(t *testing.T, method, what string, body io.Reader) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.mantle+"/_sim/"+what, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode >= 300 {
+		t.Fatalf("%s %s = %s, %v, want success: %s", method, what, res.Status, err, text)
+	}
+	return text
+}
+
+// left counts a queue's messages in any state.
+func left(t *testing.T, q *sqsqueue.Queue) sqsqueue.Counts {
+	t.Helper()
+	c, err := q.Counts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// stored returns the custom_ids of a run's results, as they lie in the bucket.
+func (s *stack) stored(t *testing.T, run string) []string {
+	t.Helper()
+	return storedIn(t, filepath.Join(s.dir, "runs", run, "results"))
+}
+
+func storedIn(t *testing.T, dir string) (ids []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var line struct {
+			CustomID string `json:"custom_id"`
+			Response struct {
+				Body struct{ Metadata map[string]string }
+			}
+		}
+		if err := json.Unmarshal(text, &line); err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		if got := line.Response.Body.Metadata["custom_id"]; got != line.CustomID {
+			t.Errorf("%s holds the answer for %q, want that for %q", f, got, line.CustomID)
+		}
+		ids = append(ids, line.CustomID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// balance verifies that a run is done, and what it cost: one billed call for
+// each job, and extra at most beyond.
+func (s *stack) balance(t *testing.T, run string, ids []string, extra int) {
+	t.Helper()
+	if got := s.stored(t, run); !slices.Equal(got, ids) {
+		t.Errorf("%d results, want each of %d jobs to have one", len(got), len(ids))
+	}
+	if c := left(t, s.queue); c.Total() != 0 {
+		t.Errorf("queue: %+v, want nothing left", c)
+	}
+	if c := left(t, s.dead); c.Total() != 0 {
+		t.Errorf("dead-letter queue: %+v, want nothing in it", c)
+	}
+	c := s.counts(t)
+	if c.Billed < int64(len(ids)) || c.Billed > int64(len(ids)+extra) || c.Repeated > int64(extra) {
+		t.Errorf("%d billed calls, %d of them repeated, want %d and %d more at most", c.Billed, c.Repeated, len(ids), extra)
+	}
+}
