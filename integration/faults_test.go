@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -61,21 +62,25 @@ const (
 var faultTable = []struct {
 	op string
 
-	// bills and letters say how many may come on top, given how many answers
-	// were lost.
-	bills, letters func(lost int) int
+	// extra is how many more calls answered jobs may cost, given how many
+	// answers were lost. again and letters are how many calls and letters dead
+	// ones may.
+	extra          func(lost int) int
+	again, letters int
 }{
 	{op: "ReceiveMessage"},
-	{op: "SendMessageBatch", bills: deadAgain, letters: deadAgain},                        // copies of doomed jobs
-	{op: "SendMessage", bills: deadAgain, letters: func(n int) int { return n + doomed }}, // a letter sent twice; a renewed message too
-	{op: "DeleteMessageBatch", bills: deadAgain, letters: deadAgain},                      // the next worker has doomed ones again
+	{op: "SendMessageBatch", again: doomed, letters: doomed},   // copies
+	{op: "SendMessage", again: doomed, letters: sent},          // copies, and letters sent twice
+	{op: "DeleteMessageBatch", again: doomed, letters: doomed}, // the next worker has them again
 	{op: "ChangeMessageVisibilityBatch"},
 	{op: "PutObject"},
 	{op: "HeadObject"},
-	{op: "Complete", bills: func(lost int) int { return lost }},
+	{op: "Complete", extra: func(lost int) int { return lost }},
 }
 
-func deadAgain(int) int { return doomed }
+// sent is how often letters may be sent beyond the first time: the SDK tries
+// five times, and the worker with it until the minute is over.
+const sent = 20 * doomed
 
 // batches are the operations whose entries fail one by one, too.
 var batches = []string{"SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"}
@@ -88,7 +93,7 @@ func TestFaults(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%s/%s", tt.op, sched.name, f.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						in := &injector{op: tt.op, form: f, schedule: sched}
-						in.run(t, tt.bills, tt.letters)
+						in.run(t, account{Again: tt.again, Letters: tt.letters}, tt.extra)
 					})
 				})
 			}
@@ -97,7 +102,7 @@ func TestFaults(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/%s/entries applied=%v", tt.op, sched.name, applied), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
 							in := &injector{op: tt.op, form: form{applied: applied}, schedule: sched, entries: true}
-							in.run(t, tt.bills, tt.letters)
+							in.run(t, account{Again: tt.again, Letters: tt.letters}, tt.extra)
 						})
 					})
 				}
@@ -180,7 +185,7 @@ func (in *injector) endpoint() []mantlesim.Fault {
 
 // run works on jobs of all sorts with one worker after the other, while requests
 // go wrong, and balances the account.
-func (in *injector) run(t *testing.T, bills, letters func(lost int) int) {
+func (in *injector) run(t *testing.T, want account, extra func(lost int) int) {
 	t.Helper()
 	s := newSystem(t, plan{SQS: in.sqs, S3: in.s3, Mantle: mantlesim.Config{
 		Capacity: mantlesim.MustScript("calls=4"),
@@ -190,14 +195,14 @@ func (in *injector) run(t *testing.T, bills, letters func(lost int) int) {
 	in.from = time.Now()
 	dead := ids("doomed", doomed)
 	names := slices.Concat(ids("sound", sound), dead, ids("shaky", shaky))
-	want := account{IDs: names, Dead: make(map[string]jobs.Class)}
+	want.IDs, want.Dead = names, make(map[string]jobs.Class)
 	for _, id := range dead {
 		want.Dead[id] = jobs.Refused
 	}
-	s.submit(names, "")
+	s.submit(names)
 	// Two deploys, so that messages are given back, come again and are looked
 	// up; with counted attempts among them, which are carried along.
-	cfg := worker.Config{ExitWhenEmpty: true, MaxAttempts: 50, Slots: 48}
+	cfg := worker.Config{ExitWhenEmpty: true, MaxAttempts: 50, Slots: 12}
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
 		s.hire(cfg).run(ctx)
@@ -216,14 +221,101 @@ func (in *injector) run(t *testing.T, bills, letters func(lost int) int) {
 	if lost == 0 {
 		t.Errorf("no request of %s went wrong: the test tests nothing", in.op)
 	}
-	if !in.form.applied && in.op == "Complete" {
-		bills = nil // nothing was paid for in vain
-	}
-	if bills != nil {
-		want.Extra = bills(lost)
-	}
-	if letters != nil {
-		want.Letters = letters(lost)
+	if extra != nil && in.form.applied {
+		want.Extra = extra(lost)
 	}
 	s.check(want)
+}
+
+// TestUnacknowledged has nothing deleted for ten minutes. The worker knows what
+// it has settled: what comes back is owed an acknowledgement, and nothing else,
+// even if it left no result to be found.
+func TestUnacknowledged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := &injector{op: "DeleteMessageBatch", schedule: schedule{hits: func(_ int64, since time.Duration) bool { return since < 10*time.Minute }}}
+		s := newSystem(t, plan{SQS: in.sqs, Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 5 * time.Second}, Faults: in.endpoint()}})
+		in.from = time.Now()
+		dead := ids("doomed", doomed)
+		want := account{IDs: slices.Concat(ids("sound", sound), dead), Dead: make(map[string]jobs.Class)}
+		for _, id := range dead {
+			want.Dead[id] = jobs.Refused
+		}
+		s.submit(want.IDs)
+		s.hire(untilEmpty).run(t.Context())
+		s.check(want)
+	})
+}
+
+// TestSentTwice loses the answer to a request that queues jobs. The copies that
+// the next request makes are met by a worker that knows nothing of the first
+// ones, when those have been answered.
+func TestSentTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := &injector{
+			op: "SendMessageBatch", form: form{applied: true, drop: true},
+			schedule: schedule{hits: func(n int64, _ time.Duration) bool { return n == 1 }},
+		}
+		s := newSystem(t, plan{SQS: in.sqs, Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: time.Second}}})
+		in.from = time.Now()
+		names := ids("job", 10)
+		s.submit(names)
+		if n := len(s.sqs.Messages(queueName)); n != 20 {
+			t.Fatalf("%d messages, want each of 10 jobs twice", n)
+		}
+		// One after the other, so that the first worker meets no copy.
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		first := s.hire(worker.Config{Bytes: 1})
+		first.run(ctx)
+		second := s.hire(untilEmpty)
+		second.run(t.Context())
+		if a, b := first.count(worker.Stored), second.count(worker.Duplicate); a == 0 || b < a {
+			t.Errorf("%d jobs answered first, and %d copies found to be, want some and as many", a, b)
+		}
+		s.check(account{IDs: names})
+	})
+}
+
+// TestLateAnswers has heartbeats fail while calls last, so that another worker
+// is given the same jobs and answers them, too. That is paid for twice, and
+// cannot be helped; but the first answer stays, whoever comes second and by
+// whichever way it is written.
+func TestLateAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		in := &injector{op: "ChangeMessageVisibilityBatch", schedule: schedule{hits: func(_ int64, since time.Duration) bool { return since < 4*time.Minute }}}
+		var mu sync.Mutex
+		puts := make(map[string]int)
+		s := newSystem(t, plan{
+			SQS: in.sqs,
+			S3: func(op, key string) s3sim.Fault {
+				if op != "PutObject" || !strings.HasSuffix(key, "0.json") {
+					return s3sim.Fault{}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if puts[key]++; puts[key]%2 == 1 {
+					return s3sim.Fault{Status: 503} // the next try is made in another way
+				}
+				return s3sim.Fault{}
+			},
+			Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 6 * time.Minute}},
+		})
+		in.from = time.Now()
+		names := ids("job", 60)
+		s.submit(names)
+		first, second := s.hire(untilEmpty), s.hire(untilEmpty)
+		var working sync.WaitGroup
+		working.Go(func() { first.run(t.Context()) })
+		time.Sleep(time.Minute) // the first has them all by now
+		working.Go(func() { second.run(t.Context()) })
+		working.Wait()
+		n := first.count(worker.Duplicate) + second.count(worker.Duplicate)
+		if n == 0 {
+			t.Error("no job was answered twice: the test tests nothing")
+		}
+		s.check(account{IDs: names, Extra: n})
+	})
 }

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"upwell/jobs"
+	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/sink"
+	"upwell/sink/s3sink/s3sim"
 	"upwell/throttle"
 	"upwell/worker"
 	"upwell/worker/mantle/mantlesim"
@@ -30,7 +32,7 @@ func TestHiddenRate(t *testing.T) {
 			Latency:  mantlesim.Latency{Median: 20 * time.Second},
 		}})
 		names := ids("job", 1000)
-		s.submit(names, "")
+		s.submit(names)
 		start := time.Now()
 		s.hire(untilEmpty).run(t.Context())
 		s.check(account{IDs: names})
@@ -50,7 +52,7 @@ func TestLongCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 5 * time.Minute}}}) // twice that on flex
 		names := ids("job", 100)
-		s.submit(names, "")
+		s.submit(names)
 		cfg := untilEmpty
 		cfg.Tiers, cfg.Slots = []string{"flex"}, 40
 		sh := s.hire(cfg)
@@ -88,7 +90,7 @@ func TestCeiling(t *testing.T) {
 			Latency:  mantlesim.Latency{Median: 5 * time.Second},
 		}})
 		names := ids("job", 30)
-		s.submit(names, "")
+		s.submit(names)
 		sh := s.hire(untilEmpty)
 		start := time.Now()
 		sh.run(t.Context())
@@ -118,7 +120,7 @@ func TestTrickle(t *testing.T) {
 			Latency:  mantlesim.Latency{Median: 10 * time.Minute},
 		}})
 		names := ids("job", 40)
-		s.submit(names, "")
+		s.submit(names)
 		sh := s.hire(untilEmpty)
 		start := time.Now()
 		sh.run(t.Context())
@@ -163,7 +165,7 @@ func TestBadWeather(t *testing.T) {
 					Refusal:  tt.refusal, Faults: tt.faults,
 				}})
 				names := ids("job", 400)
-				s.submit(names, "")
+				s.submit(names)
 				start := time.Now()
 				s.hire(untilEmpty).run(t.Context())
 				s.check(account{IDs: names})
@@ -177,6 +179,35 @@ func TestBadWeather(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRetryAfter wants the endpoint to be left alone for as long as it asks.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rest = 50 * time.Second
+		s := newSystem(t, plan{Mantle: mantlesim.Config{
+			Latency: mantlesim.Latency{Median: 5 * time.Second},
+			Faults:  []mantlesim.Fault{{Kind: mantlesim.Unavailable, After: 10 * time.Second, Until: 6 * time.Minute, RetryAfter: rest}},
+		}})
+		names := ids("job", 300)
+		s.submit(names)
+		s.hire(untilEmpty).run(t.Context())
+		s.check(account{IDs: names})
+		var until time.Time
+		for _, e := range s.mantle.Ledger() {
+			// A refusal takes no time, and a call that was on its way is excused.
+			if e.Received.Before(until) && e.Received.After(until.Add(time.Second-rest)) {
+				t.Errorf("a call came %v before the endpoint wanted one", until.Sub(e.Received))
+			}
+			if e.Fault != "" {
+				until = e.Answered.Add(rest)
+			}
+		}
+		if until.IsZero() {
+			t.Error("nothing was refused: the test tests nothing")
+		}
+	})
 }
 
 // badAnswers are the answers that come with status 200 and are none, and what
@@ -285,7 +316,7 @@ func TestTwoWorkers(t *testing.T) {
 			Capacity: mantlesim.MustScript("calls=8"), Latency: mantlesim.Latency{Median: 10 * time.Second, Sigma: 0.5},
 		}})
 		names := ids("job", 1200)
-		s.submit(names, "")
+		s.submit(names)
 		shifts := []*shift{s.hire(untilEmpty), s.hire(untilEmpty)}
 		var working sync.WaitGroup
 		for _, sh := range shifts {
@@ -300,15 +331,24 @@ func TestTwoWorkers(t *testing.T) {
 	})
 }
 
-// TestDeploys stops one worker after the other with calls in flight.
+// TestDeploys stops one worker after the other with calls in flight, and with
+// receives in flight that have hidden messages already.
 func TestDeploys(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSystem(t, plan{Mantle: mantlesim.Config{
-			Capacity: mantlesim.MustScript("calls=10"), Latency: mantlesim.Latency{Median: 30 * time.Second, Sigma: 0.3, Max: 100 * time.Second},
-		}})
+		s := newSystem(t, plan{
+			Mantle: mantlesim.Config{
+				Capacity: mantlesim.MustScript("calls=10"), Latency: mantlesim.Latency{Median: 30 * time.Second, Sigma: 0.3, Max: 100 * time.Second},
+			},
+			SQS: func(op string, _ sqssim.Call) sqssim.Fault {
+				if op == "ReceiveMessage" {
+					return sqssim.Fault{Delay: 300 * time.Millisecond}
+				}
+				return sqssim.Fault{}
+			},
+		})
 		names := ids("job", 600)
-		s.submit(names, "")
+		s.submit(names)
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 			sh := s.hire(untilEmpty)
@@ -334,6 +374,34 @@ func TestDeploys(t *testing.T) {
 	})
 }
 
+// TestAttemptsTravel counts the attempts of jobs that go through the hands of
+// several workers.
+func TestAttemptsTravel(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(t, plan{Mantle: mantlesim.Config{Faults: []mantlesim.Fault{{Kind: mantlesim.Internal}}}})
+		names := ids("job", 30)
+		s.submit(names)
+		want := account{IDs: names, Dead: make(map[string]jobs.Class)}
+		cfg := worker.Config{ExitWhenEmpty: true, MaxAttempts: 7}
+		for _, d := range []time.Duration{3 * time.Second, 5 * time.Second, time.Hour} {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			s.hire(cfg).run(ctx)
+			cancel()
+		}
+		calls := make(map[string]int)
+		for _, e := range s.mantle.Ledger() {
+			calls[e.Job]++
+		}
+		for _, id := range names {
+			if want.Dead[id] = jobs.Exhausted; calls[id] != 7 {
+				t.Errorf("job %s had %d attempts, want 7, whoever made them", id, calls[id])
+			}
+		}
+		s.check(want)
+	})
+}
+
 // TestShortDrain gives calls less time than they take. Those are paid for in
 // vain, and no others.
 func TestShortDrain(t *testing.T) {
@@ -341,7 +409,7 @@ func TestShortDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 30 * time.Second}}})
 		names := ids("job", 200)
-		s.submit(names, "")
+		s.submit(names)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		cfg := untilEmpty
@@ -366,6 +434,36 @@ func deadlineOf(ctx context.Context) time.Time {
 	return d
 }
 
+// TestStoringOutlastsTheDrain has S3 fail while the drain ends. What was answered
+// by then is stored all the same.
+func TestStoringOutlastsTheDrain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		s := newSystem(t, plan{
+			Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 10 * time.Second}},
+			S3: func(op, _ string) s3sim.Fault {
+				if since := time.Since(start); op == "PutObject" && since > 12*time.Second && since < 40*time.Second {
+					return s3sim.Fault{Status: 503}
+				}
+				return s3sim.Fault{}
+			},
+		})
+		names := ids("job", 100)
+		s.submit(names)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		cfg := untilEmpty
+		cfg.Slots, cfg.Drain = 30, 15*time.Second // which ends at 35 s
+		s.hire(cfg).run(ctx)
+		if n := s.mantle.Counts().Billed - int64(len(s.lines(sink.Results))); n != 0 {
+			t.Errorf("%d answers were paid for and are not stored, want none", n)
+		}
+		s.hire(untilEmpty).run(t.Context())
+		s.check(account{IDs: names})
+	})
+}
+
 // TestKilledWorker cuts a worker off from everything in the middle of its work,
 // which for the others is the same as killing it.
 func TestKilledWorker(t *testing.T) {
@@ -373,7 +471,7 @@ func TestKilledWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 7 * time.Second, Sigma: 0.5}}})
 		names := ids("job", 1000)
-		s.submit(names, "")
+		s.submit(names)
 		cfg := worker.Config{ExitWhenEmpty: true, Slots: 64}
 		victim, survivor := s.hire(cfg), s.hire(cfg)
 		dying, die := context.WithCancel(t.Context())
@@ -405,7 +503,7 @@ func TestRevokedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 5 * time.Second}}})
 		names := ids("job", 500)
-		s.submit(names, "")
+		s.submit(names)
 		time.AfterFunc(10*time.Second, func() { s.mantle.SetKeys([]string{}) })
 		time.AfterFunc(5*time.Minute, func() {
 			if n := s.sqs.Stats().Queues[queueName]; n.InFlight > 10 {
@@ -437,7 +535,7 @@ func TestLimiterBalances(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Capacity: mantlesim.MustScript("calls=5"), Latency: mantlesim.Latency{Median: time.Second}}})
 		names := ids("job", 600)
-		s.submit(names, "")
+		s.submit(names)
 		sh := s.hire(untilEmpty)
 		sh.run(t.Context())
 		s.check(account{IDs: names})

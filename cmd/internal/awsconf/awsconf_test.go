@@ -125,6 +125,7 @@ func TestConnectionsAreKept(t *testing.T) {
 }
 
 func get(t *testing.T, c aws.HTTPClient, url string) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Error(err)
@@ -261,6 +262,7 @@ func (q *queue) empty(t *testing.T) {
 }
 
 func (q *queue) ack(ctx context.Context, t *testing.T, m jobs.Message) {
+	t.Helper()
 	if err := q.queue.Ack(ctx, m); err != nil {
 		t.Errorf("Ack(%s) = %v, want nil", m.ID, err)
 	}
