@@ -104,7 +104,7 @@ func newSystem(t *testing.T, p plan) *system {
 	}
 	t.Cleanup(func() { _ = s.s3.Close() })
 	s.mantle = mantlesim.New(p.Mantle)
-	for name, h := range map[string]http.Handler{"sqs.test": s.sqs, "s3.test": http.HandlerFunc(s.serveS3), "mantle.test": s.mantle} {
+	for name, h := range map[string]http.Handler{"sqs.test": http.HandlerFunc(s.serveSQS), "s3.test": http.HandlerFunc(s.serveS3), "mantle.test": s.mantle} {
 		s.hosts[name] = serve(t, h)
 	}
 	if err := os.Mkdir(s.dir, 0o755); err != nil { // a folder is a bucket
@@ -159,6 +159,21 @@ func lastIndex(ms []sqssim.Message, f func(sqssim.Message) bool) int {
 		}
 	}
 	return -1
+}
+
+// hangUp is how long it takes a service to notice that its client has gone.
+const hangUp = 200 * time.Millisecond
+
+// serveSQS serves SQS. A poll goes on for a moment when whoever made it has gone,
+// and what it receives then is hidden from everybody.
+func (s *system) serveSQS(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	defer context.AfterFunc(r.Context(), func() {
+		late := time.AfterFunc(hangUp, cancel)
+		context.AfterFunc(ctx, func() { late.Stop() })
+	})()
+	s.sqs.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // serveS3 serves S3 and checks P3: a result that is there does not change.
@@ -503,8 +518,12 @@ func serve(t *testing.T, h http.Handler) *listener {
 	t.Helper()
 	l := &listener{conns: make(chan net.Conn), done: make(chan struct{})}
 	l.close = sync.OnceFunc(func() { close(l.done) })
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	var serving sync.WaitGroup
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serving.Add(1) // Close does not wait for handlers
+		defer serving.Done()
+		h.ServeHTTP(w, r)
+	})}
 	serving.Go(func() { _ = srv.Serve(l) })
 	t.Cleanup(func() {
 		_ = srv.Close()

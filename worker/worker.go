@@ -82,6 +82,11 @@ const (
 	// returns hands them over, and they are released. A busy queue answers
 	// well within this, and an idle one has nothing to hide.
 	linger = 500 * time.Millisecond
+
+	// hush is how long what a drain gives back waits after that. The queue does
+	// not notice at once that a receive was cut off: it would hand it what has
+	// just come back, and hide that from everybody.
+	hush = 500 * time.Millisecond
 )
 
 // Config holds a Worker's settings. Every field but Regions has a default.
@@ -249,7 +254,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	receivers.Wait()
 	stop(ErrDraining)
-	close(quiet)
+	calm := time.AfterFunc(hush, func() { close(quiet) })
+	defer calm.Stop()
 
 	drain := time.AfterFunc(w.cfg.Drain, func() { abort(ErrDraining) })
 	defer drain.Stop()
@@ -271,8 +277,9 @@ type phases struct {
 	work   context.Context //nolint:containedctx // likewise
 	settle context.Context //nolint:containedctx // likewise
 
-	// quiet is closed when nobody receives any more. What a drain gives back
-	// waits for that, or our own receivers, lingering, would take it again.
+	// quiet is closed when nobody receives any more, and the queue knows it.
+	// What a drain gives back waits for that, or our own receivers, lingering,
+	// would take it again.
 	quiet <-chan struct{}
 }
 
