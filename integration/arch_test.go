@@ -45,10 +45,11 @@ var imports = map[string][]string{
 		"github.com/santhosh-tekuri/jsonschema/", "golang.org/x/sync/singleflight",
 	},
 
-	"jobs/sqsqueue/sqssim":    nil,
-	"sink/s3sink/s3sim":       {"github.com/rclone/gofakes3", "github.com/rclone/gofakes3/signature"},
-	"worker/mantle/mantlesim": nil,
-	"infra/local":             {"jobs/sqsqueue/sqssim", "sink/s3sink/s3sim", "worker/mantle/mantlesim"},
+	"jobs/sqsqueue/sqssim":             nil,
+	"sink/s3sink/s3sim":                {"github.com/rclone/gofakes3", "github.com/rclone/gofakes3/signature"},
+	"worker/mantle/mantlesim":          {"worker/mantle/mantlesim/capacity"},
+	"worker/mantle/mantlesim/capacity": nil,
+	"infra/local":                      {"jobs/sqsqueue/sqssim", "sink/s3sink/s3sim", "worker/mantle/mantlesim"},
 
 	"cmd/":               {anything}, // wires everything together
 	"integration/bench/": {anything},

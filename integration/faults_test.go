@@ -16,6 +16,7 @@ import (
 	"upwell/sink/s3sink/s3sim"
 	"upwell/worker"
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // A form is one of the ways in which a request can go wrong. Those that are
@@ -188,7 +189,7 @@ func (in *injector) endpoint() []mantlesim.Fault {
 func (in *injector) run(t *testing.T, want account, extra func(lost int) int) {
 	t.Helper()
 	s := newSystem(t, plan{SQS: in.sqs, S3: in.s3, Mantle: mantlesim.Config{
-		Capacity: mantlesim.MustScript("calls=4"),
+		Capacity: capacity.MustScript("calls=4"),
 		Latency:  mantlesim.Latency{Median: 8 * time.Second, Sigma: 0.3},
 		Faults:   in.endpoint(),
 	}})

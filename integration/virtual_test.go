@@ -18,6 +18,7 @@ import (
 	"upwell/throttle"
 	"upwell/worker"
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // untilEmpty is a worker that stops when the queue holds nothing. A single
@@ -28,7 +29,7 @@ func TestHiddenRate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{
-			Capacity: mantlesim.MustScript("calls=2 burst=1"),
+			Capacity: capacity.MustScript("calls=2 burst=1"),
 			Latency:  mantlesim.Latency{Median: 20 * time.Second},
 		}})
 		names := ids("job", 1000)
@@ -86,7 +87,7 @@ func TestCeiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{
 			// Not a single call for 13 hours, then plenty.
-			Capacity: mantlesim.MustScript("0s calls=0; 13h calls=20"),
+			Capacity: capacity.MustScript("0s calls=0; 13h calls=20"),
 			Latency:  mantlesim.Latency{Median: 5 * time.Second},
 		}})
 		names := ids("job", 30)
@@ -116,7 +117,7 @@ func TestTrickle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{
-			Capacity: mantlesim.MustScript("calls=0.0006"),
+			Capacity: capacity.MustScript("calls=0.0006"),
 			Latency:  mantlesim.Latency{Median: 10 * time.Minute},
 		}})
 		names := ids("job", 40)
@@ -160,7 +161,7 @@ func TestBadWeather(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSystem(t, plan{Mantle: mantlesim.Config{
-					Capacity: mantlesim.MustScript("0s calls=10 burst=1; 20s calls=3; 6m calls=3..20/2m conc=60 queue=10"),
+					Capacity: capacity.MustScript("0s calls=10 burst=1; 20s calls=3; 6m calls=3..20/2m conc=60 queue=10"),
 					Latency:  mantlesim.Latency{Median: 6 * time.Second, Sigma: 0.5},
 					Refusal:  tt.refusal, Faults: tt.faults,
 				}})
@@ -313,7 +314,7 @@ func TestTwoWorkers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{
-			Capacity: mantlesim.MustScript("calls=8"), Latency: mantlesim.Latency{Median: 10 * time.Second, Sigma: 0.5},
+			Capacity: capacity.MustScript("calls=8"), Latency: mantlesim.Latency{Median: 10 * time.Second, Sigma: 0.5},
 		}})
 		names := ids("job", 1200)
 		s.submit(names)
@@ -338,7 +339,7 @@ func TestDeploys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{
 			Mantle: mantlesim.Config{
-				Capacity: mantlesim.MustScript("calls=10"), Latency: mantlesim.Latency{Median: 30 * time.Second, Sigma: 0.3, Max: 100 * time.Second},
+				Capacity: capacity.MustScript("calls=10"), Latency: mantlesim.Latency{Median: 30 * time.Second, Sigma: 0.3, Max: 100 * time.Second},
 			},
 			SQS: func(op string, _ sqssim.Call) sqssim.Fault {
 				if op == "ReceiveMessage" {
@@ -533,7 +534,7 @@ func TestRevokedKey(t *testing.T) {
 func TestLimiterBalances(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSystem(t, plan{Mantle: mantlesim.Config{Capacity: mantlesim.MustScript("calls=5"), Latency: mantlesim.Latency{Median: time.Second}}})
+		s := newSystem(t, plan{Mantle: mantlesim.Config{Capacity: capacity.MustScript("calls=5"), Latency: mantlesim.Latency{Median: time.Second}}})
 		names := ids("job", 600)
 		s.submit(names)
 		sh := s.hire(untilEmpty)

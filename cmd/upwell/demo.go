@@ -17,6 +17,7 @@ import (
 	"upwell/worker"
 	"upwell/worker/mantle"
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // demoCmd is the whole of it on one machine.
@@ -34,7 +35,7 @@ const demoRun = "contracts"
 
 // Run runs the demo.
 func (c *demoCmd) Run(ctx context.Context, e env) error {
-	script, err := mantlesim.ParseScript(c.Capacity)
+	script, err := capacity.ParseScript(c.Capacity)
 	if err != nil {
 		return fail(exitUsage, fmt.Errorf("--capacity: %w", err))
 	}
@@ -71,7 +72,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 }
 
 // conclude shows what happened.
-func (c *demoCmd) conclude(s *session, end ending, script mantlesim.Script) error {
+func (c *demoCmd) conclude(s *session, end ending, script capacity.Script) error {
 	history, width := s.meter.History()
 	fmt.Fprintln(s.stdout, "\nanswers per second (┄ what the endpoint would have taken)")
 	progress.Ramp(s.stdout, history, width, func(at time.Duration) float64 { return callsAt(script, at) })
@@ -93,7 +94,7 @@ func (c *demoCmd) conclude(s *session, end ending, script mantlesim.Script) erro
 
 // callsAt is what the script's endpoint takes in calls a second at that time, as
 // far as its steps are level.
-func callsAt(script mantlesim.Script, at time.Duration) (calls float64) {
+func callsAt(script capacity.Script, at time.Duration) (calls float64) {
 	for _, step := range script {
 		if flow, ok := step.Set["calls"]; ok && step.At <= at {
 			calls = flow.From

@@ -11,6 +11,7 @@ import (
 	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/sink/s3sink/s3sim"
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // localCmd serves the simulators on loopback.
@@ -60,7 +61,7 @@ func (c *localCmd) config() (local.Config, error) {
 		sim.Keys = c.Key
 	}
 	var err error
-	if sim.Capacity, err = mantlesim.ParseScript(c.Capacity); err != nil {
+	if sim.Capacity, err = capacity.ParseScript(c.Capacity); err != nil {
 		return local.Config{}, fmt.Errorf("--capacity: %w", err)
 	}
 	if c.Faults != "" {

@@ -14,13 +14,14 @@ import (
 
 	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // settings are what the stand-ins of one scenario are told, on the command line
 // of the process that serves them, in JSON.
 type settings struct {
 	SQS, S3, Call time.Duration // time added to each request
-	Capacity      string        // of the endpoint; see mantlesim.ParseScript
+	Capacity      string        // of the endpoint; see capacity.ParseScript
 }
 
 // serve serves SQS, S3 and the endpoint until it is killed. It prints their URLs.
@@ -29,7 +30,7 @@ func serve(arg string) error {
 	if err := json.Unmarshal([]byte(arg), &set); err != nil {
 		return err
 	}
-	script, err := mantlesim.ParseScript(set.Capacity)
+	script, err := capacity.ParseScript(set.Capacity)
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // hammer calls every millisecond for d and returns how many were admitted in
@@ -52,9 +54,11 @@ func TestCallsPerSecond(t *testing.T) {
 		{"2s calls=5", []int{2, 4}, []int{2000, 15}}, // no limit before it is named
 		{"0s calls=5; 1s calls=inf; 2s calls=5", []int{1, 2, 4}, []int{10, 1000, 15}},
 		{"calls=0.5", []int{10}, []int{6}}, // a bucket holds at least one call
+		{"calls=20 window=5", []int{1, 5, 6}, []int{100, 0, 100}},
+		{"calls=15 grow=0.5 floor=10", []int{1, 60, 100}, []int{20, 671, 588}}, // from 10 to 15 in about a minute
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript(tc.script)})
+			s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript(tc.script)})
 			time.Sleep(time.Hour) // the clock starts with the first call
 			got := hammer(s, time.Duration(tc.spans[len(tc.spans)-1])*time.Second, grok("hi"))
 			from := 0
@@ -68,23 +72,23 @@ func TestCallsPerSecond(t *testing.T) {
 
 func TestCapacityCanBeReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("calls=10")})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("calls=10")})
 		hammer(s, 2*time.Second, grok("hi"))
-		if err := s.SetCapacity(mantlesim.MustScript("0s calls=30; 3s calls=0")); err != nil {
+		if err := s.SetCapacity(capacity.MustScript("0s calls=30; 3s calls=0")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second / 2) // the level, empty, was kept; its clock runs
 		got := hammer(s, 3*time.Second, grok("hi"))
 		within(t, "half a second saved and the first second", float64(got[0]), 45, 1)
 		within(t, "three seconds at 30", float64(sum(got)), 90, 1)
-		if err := s.SetCapacity(mantlesim.Script{{Set: map[string]mantlesim.Flow{"cals": mantlesim.Constant(1)}}}); err == nil {
+		if err := s.SetCapacity(capacity.Script{{Set: map[string]capacity.Flow{"cals": capacity.Constant(1)}}}); err == nil {
 			t.Error("an unknown resource was accepted")
 		}
 	})
 }
 
 func TestModelsDoNotShareCapacity(t *testing.T) {
-	s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("calls=0.001")})
+	s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("calls=0.001")})
 	for _, model := range []string{"xai.grok-4.3", "xai.grok-4.6"} {
 		body := `{"model":"` + model + `","input":"hi"}`
 		if a, b := post(s, responses, body), post(s, responses, body); a.Code != 200 || b.Code != 429 {
@@ -96,7 +100,7 @@ func TestModelsDoNotShareCapacity(t *testing.T) {
 func TestTokensAreReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// A bucket of 10,000 tokens. A call reserves 1 + 4000 and uses about 150.
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("tpm=10000"), Latency: steady(time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("tpm=10000"), Latency: steady(time.Second)})
 		body := grok("hi", `,"max_output_tokens":4000`)
 		var wg sync.WaitGroup
 		codes := make([]int, 3)
@@ -130,7 +134,7 @@ func TestTokensAreReturned(t *testing.T) {
 // An unset limit reserves the model's maximum.
 func TestUnsetLimitReservesTheMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("tpm=200000"), Latency: steady(time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("tpm=200000"), Latency: steady(time.Second)})
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		wg.Go(func() { post(s, responses, grok("hi")) }) // takes 131,073 of 200,000
@@ -145,7 +149,7 @@ func TestUnsetLimitReservesTheMaximum(t *testing.T) {
 // one, and leaves it in debt.
 func TestCallLargerThanTheBucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("tpm=600"), Output: mantlesim.Size{Median: 100}})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("tpm=600"), Output: mantlesim.Size{Median: 100}})
 		long := make([]byte, 4500*10)
 		for i := range long {
 			long[i] = "word "[i%5]
@@ -165,7 +169,7 @@ func TestCallLargerThanTheBucket(t *testing.T) {
 
 func TestCachedInputIsNotCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("tpm=3300"), CacheTokens: 100})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("tpm=3300"), CacheTokens: 100})
 		long := make([]byte, 9000) // 2000 tokens
 		for i := range long {
 			long[i] = "word "[i%5]
@@ -181,6 +185,53 @@ func TestCachedInputIsNotCharged(t *testing.T) {
 	})
 }
 
+// Output tokens count while they are generated: the bucket of 600 is empty after
+// 30 s, and full enough again once the client has hung up and 10 s have passed.
+func TestOutputIsChargedAsItComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mantlesim.New(mantlesim.Config{
+			Capacity: capacity.MustScript("otpm=600"), Latency: steady(100 * time.Second), Output: mantlesim.Size{Median: 3000},
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 31*time.Second)
+		defer cancel()
+		first := start(ctx, s, grok("hi", `,"reasoning":{"effort":"none"}`))
+		time.Sleep(29 * time.Second)
+		late, stop := context.WithCancel(t.Context())
+		second := start(late, s, grok("hi", `,"max_output_tokens":1`))
+		time.Sleep(1500 * time.Millisecond)
+		a := post(s, responses, grok("hi"))
+		if msg, _ := at(a.decode(t), "error", "message").(string); a.Code != 429 || !strings.Contains(msg, "tokens") {
+			t.Errorf("with the bucket empty = %d %q, want 429 about tokens", a.Code, msg)
+		}
+		if n := s.Counts(); n.Reasons["otpm"] != 1 || n.InFlight != 2 {
+			t.Errorf("counts = %+v, want two in flight and one refusal by otpm", n)
+		}
+		<-first
+		time.Sleep(10 * time.Second)
+		start(late, s, grok("hi"))
+		if n := s.Counts(); n.Reasons["otpm"] != 1 || n.InFlight != 2 {
+			t.Errorf("counts = %+v, want no further refusal", n)
+		}
+		stop()
+		<-second
+	})
+}
+
+func TestNoise(t *testing.T) {
+	s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("noise=0.2 refuse=0.1")})
+	for range 1000 {
+		if a := post(s, responses, grok("hi")); a.Code == 429 && a.code(t) != "rate_limit_exceeded" {
+			t.Fatalf("noise = %s", a.Text)
+		}
+	}
+	n := s.Counts()
+	within(t, "noise", float64(n.Reasons["noise"]), 200, 50)
+	within(t, "refused by the tier", float64(n.Reasons["refuse"]), 100, 40)
+	if n.Refused429 != n.Reasons["noise"] || n.Refused503 != n.Reasons["refuse"] || n.Answered+n.Refused429+n.Refused503 != 1000 {
+		t.Errorf("counts = %+v", n)
+	}
+}
+
 // start makes a call in the background and sends its status.
 func start(ctx context.Context, s *mantlesim.Server, body string) chan int {
 	c := make(chan int, 1)
@@ -191,7 +242,7 @@ func start(ctx context.Context, s *mantlesim.Server, body string) chan int {
 
 func TestSlotsAndQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("conc=2 queue=1 wait=60"), Latency: steady(10 * time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("conc=2 queue=1 wait=60"), Latency: steady(10 * time.Second)})
 		begin := time.Now()
 		a, b := start(t.Context(), s, grok("a")), start(t.Context(), s, grok("b"))
 		queued := start(t.Context(), s, grok("c"))
@@ -211,7 +262,7 @@ func TestSlotsAndQueue(t *testing.T) {
 
 func TestQueueWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("conc=1 queue=9 wait=5 tpm=1e6"), Latency: steady(time.Minute)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("conc=1 queue=9 wait=5 tpm=1e6"), Latency: steady(time.Minute)})
 		first := start(t.Context(), s, grok("a"))
 		begin := time.Now()
 		if got := post(s, responses, grok("b")).Code; got != 503 {
@@ -229,7 +280,7 @@ func TestQueueWaitEnds(t *testing.T) {
 
 func TestLeavingTheQueueGivesUpThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("conc=1 queue=1 wait=60"), Latency: steady(10 * time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("conc=1 queue=1 wait=60"), Latency: steady(10 * time.Second)})
 		first := start(t.Context(), s, grok("a"))
 		ctx, cancel := context.WithCancel(t.Context())
 		second := start(ctx, s, grok("b"))
@@ -249,7 +300,7 @@ func TestLeavingTheQueueGivesUpThePlace(t *testing.T) {
 // one raised by hand at once.
 func TestRisingLimitServesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("0s conc=1 queue=9 wait=600; 30s conc=2"), Latency: steady(100 * time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("0s conc=1 queue=9 wait=600; 30s conc=2"), Latency: steady(100 * time.Second)})
 		begin := time.Now()
 		start(t.Context(), s, grok("a"))
 		second, third := start(t.Context(), s, grok("b")), start(t.Context(), s, grok("c"))
@@ -263,7 +314,7 @@ func TestRisingLimitServesTheQueue(t *testing.T) {
 		start(t.Context(), s, grok("a"))
 		second = start(t.Context(), s, grok("b"))
 		time.Sleep(3 * time.Second)
-		if err := s.SetCapacity(mantlesim.MustScript("conc=5")); err != nil {
+		if err := s.SetCapacity(capacity.MustScript("conc=5")); err != nil {
 			t.Error(err)
 		}
 		<-second
@@ -274,7 +325,7 @@ func TestRisingLimitServesTheQueue(t *testing.T) {
 func TestTiersShareAndHaveTheirOwn(t *testing.T) {
 	flex, priority := `,"service_tier":"flex"`, `,"service_tier":"priority"`
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("calls=10 flex.calls=2")})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("calls=10 flex.calls=2")})
 		if got := sum(hammer(s, 10*time.Second, grok("hi", flex))); got < 21 || got > 22 {
 			t.Errorf("flex admitted %d in 10 s, want 2 + 20", got)
 		}
@@ -292,7 +343,7 @@ func TestTiersShareAndHaveTheirOwn(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("calls=0 reserved.calls=3")})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("calls=0 reserved.calls=3")})
 		reserved := `{"model":"openai.gpt-5.5","input":"hi","service_tier":"reserved"}`
 		if a, b := sum(hammer(s, time.Second, reserved)), post(s, responses, `{"model":"openai.gpt-5.5","input":"hi"}`).Code; a < 5 || b != 429 {
 			t.Errorf("reserved admitted %d beside a shared quota of 0 (%d), want 5 or 6 and 429", a, b)
@@ -300,7 +351,7 @@ func TestTiersShareAndHaveTheirOwn(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		s := mantlesim.New(mantlesim.Config{
-			Capacity: mantlesim.MustScript("flex.refuse=0.3 slow=2"), Latency: steady(time.Second),
+			Capacity: capacity.MustScript("flex.refuse=0.3 slow=2"), Latency: steady(time.Second),
 			Tiers: map[string]mantlesim.Tier{"flex": {Latency: 5, Status: 429}},
 		})
 		refused := 0
@@ -330,7 +381,7 @@ func TestTiersShareAndHaveTheirOwn(t *testing.T) {
 // it holds nobody up.
 func TestQueueOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("conc=1 queue=9 wait=999"), Latency: steady(10 * time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("conc=1 queue=9 wait=999"), Latency: steady(10 * time.Second)})
 		start(t.Context(), s, grok("a"))
 		var calls []chan int
 		for _, tier := range []string{"flex", "default", "priority"} {
@@ -348,7 +399,7 @@ func TestQueueOrder(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("conc=2 priority.conc=1 queue=9 priority.queue=9"), Latency: steady(time.Second)})
+		s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("conc=2 priority.conc=1 queue=9 priority.queue=9"), Latency: steady(time.Second)})
 		begin := time.Now()
 		start(t.Context(), s, grok("a", `,"service_tier":"priority"`))
 		waiting := start(t.Context(), s, grok("b", `,"service_tier":"priority"`))
@@ -360,7 +411,7 @@ func TestQueueOrder(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	over := mantlesim.MustScript("calls=0")
+	over := capacity.MustScript("calls=0")
 	for name, tc := range map[string]struct {
 		refusal mantlesim.Refusal
 		code    int
@@ -430,7 +481,7 @@ func correlation(x, y []float64) float64 {
 func TestHangingUp(t *testing.T) {
 	for _, free := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			s := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("conc=1"), Latency: steady(time.Hour), FreeAbandoned: free})
+			s := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("conc=1"), Latency: steady(time.Hour), FreeAbandoned: free})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			begin := time.Now()
@@ -446,43 +497,4 @@ func TestHangingUp(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestScriptText(t *testing.T) {
-	for text, want := range map[string]string{
-		"calls=20": "0s calls=20",
-		"0s calls=20; 15s calls=40; 30s calls=10 conc=100 tpm=2e6": "0s calls=20; 15s calls=40; 30s calls=10 conc=100 tpm=2e+06",
-		"calls=1..5/2m\n1m flex.refuse=0.5~0.1/60s;":               "0s calls=1..5/2m0s; 1m0s flex.refuse=0.5~0.1/1m0s",
-		"": "",
-	} {
-		script, err := mantlesim.ParseScript(text)
-		if err != nil || script.String() != want {
-			t.Errorf("ParseScript(%q) = %q, %v; want %q", text, script, err, want)
-		}
-		again, err := mantlesim.ParseScript(script.String())
-		if err != nil || again.String() != want {
-			t.Errorf("not the same again: %q, %v", again, err)
-		}
-	}
-	for _, text := range []string{
-		"calls", "calls=", "calls=x", "calls=-1", "calls=NaN", "speed=1", "gold.calls=1", "calls=1..5", "calls=1/5s", "calls=5~6/10s",
-		"calls=1..5/0s", "5s calls=1; 5s calls=2", "-1s calls=1", "5 calls=1", "calls=1..-5/1s", "calls=1..5/-1s", "calls=1 5s",
-	} {
-		if script, err := mantlesim.ParseScript(text); err == nil {
-			t.Errorf("ParseScript(%q) = %v, want an error", text, script)
-		}
-	}
-}
-
-func FuzzParseScript(f *testing.F) {
-	f.Add("0s calls=20~10/60s; 15s conc=1..5/2m")
-	f.Fuzz(func(t *testing.T, text string) {
-		script, err := mantlesim.ParseScript(text)
-		if err != nil {
-			return
-		}
-		if again, err := mantlesim.ParseScript(script.String()); err != nil || again.String() != script.String() {
-			t.Errorf("%q became %q, %v", script, again, err)
-		}
-	})
 }

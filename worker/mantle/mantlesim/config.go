@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // A Config describes a simulated endpoint. The zero value is one with every
@@ -48,7 +50,7 @@ type Config struct {
 
 	// Capacity is the hidden capacity. Its clock starts with the first call after
 	// New or Reset. Default: no limit.
-	Capacity Script
+	Capacity capacity.Script
 
 	// Tiers overrides entries of DefaultTiers; a zero field keeps its default.
 	Tiers map[string]Tier

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // control answers below /_sim/.
@@ -25,9 +27,9 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request, cmd string) {
 		return
 	case "POST capacity":
 		var text []byte
-		var script Script
+		var script capacity.Script
 		if text, err = io.ReadAll(r.Body); err == nil {
-			script, err = ParseScript(string(text))
+			script, err = capacity.ParseScript(string(text))
 		}
 		if err == nil {
 			err = s.SetCapacity(script)

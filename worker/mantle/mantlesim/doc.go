@@ -4,17 +4,17 @@
 // A [Server] is an http.Handler. A call passes, in this order: reading and
 // hashing the body; authorization; decoding and validation (base path, model,
 // fields, context window); the scripted faults, of which the first that fires
-// wins; the hidden capacity, per model, that a [Script] moves over time; a
-// slot, perhaps after a queue; a drawn latency; and an answer made for this
+// wins; the hidden capacity, per model, that a [capacity.Script] moves over time;
+// a slot, perhaps after a queue; a drawn latency; and an answer made for this
 // call alone. Whatever happens is written to the ledger.
 //
 // # Capacity
 //
-// Every model has buckets of calls and tokens, slots and a queue. The
-// on-demand tiers (default, flex, priority) share them, and each may have
-// limits of its own beside them; reserved has only its own. Over a bucket the
-// answer is 429, without a slot it is 503, and settings change either: no
-// source shows what the real endpoint sends.
+// Every model has budgets of calls and tokens, slots and a queue, which package
+// capacity keeps. The on-demand tiers (default, flex, priority) share them, and
+// each may have limits of its own beside them; reserved has only its own. Over a
+// budget the answer is 429, without a slot it is 503, and settings change either:
+// no source shows what the real endpoint sends.
 //
 // # Answers
 //
@@ -36,7 +36,7 @@
 //
 //	GET  /_sim/ledger    the calls kept, oldest first, one JSON object a line
 //	GET  /_sim/counts    Counts as JSON
-//	POST /_sim/capacity  a script as text, see ParseScript; takes effect at once
+//	POST /_sim/capacity  a script as text, see capacity.ParseScript; takes effect at once
 //	POST /_sim/faults    a JSON list of Fault; replaces all
 //	POST /_sim/keys      a JSON list of accepted keys; null accepts any
 //	POST /_sim/reset     forget everything and return to the Config

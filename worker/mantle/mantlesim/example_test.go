@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // An endpoint that admits two calls at once, and answers the third with 429.
 func Example() {
-	sim := mantlesim.New(mantlesim.Config{Capacity: mantlesim.MustScript("calls=0.1 burst=20")})
+	sim := mantlesim.New(mantlesim.Config{Capacity: capacity.MustScript("calls=0.1 burst=20")})
 	srv := httptest.NewServer(sim)
 	defer srv.Close()
 	for range 3 {
@@ -45,14 +46,4 @@ func ExampleServer_SetFaults() {
 	})
 	fmt.Println(err)
 	// Output: <nil>
-}
-
-func ExampleParseScript() {
-	script, err := mantlesim.ParseScript("calls=20 flex.refuse=0.1; 15s calls=40; 1m calls=10..60/2m conc=100 queue=50")
-	fmt.Println(script, err)
-	_, err = mantlesim.ParseScript("calls=20; 15s speed=40")
-	fmt.Println(err)
-	// Output:
-	// 0s calls=20 flex.refuse=0.1; 15s calls=40; 1m0s calls=10..60/2m0s conc=100 queue=50 <nil>
-	// script: no resource "speed"
 }

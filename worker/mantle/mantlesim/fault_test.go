@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"upwell/worker/mantle/mantlesim"
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // Each kind in every form it has: what the caller of each API sees, and whether
@@ -318,7 +319,7 @@ func TestFaultJSON(t *testing.T) {
 
 func TestLedger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := mantlesim.New(mantlesim.Config{LedgerEntries: 5, Latency: steady(2 * time.Second), Keys: []string{"good-key"}, Capacity: mantlesim.MustScript("0s burst=10; 1h calls=0")})
+		s := mantlesim.New(mantlesim.Config{LedgerEntries: 5, Latency: steady(2 * time.Second), Keys: []string{"good-key"}, Capacity: capacity.MustScript("0s burst=10; 1h calls=0")})
 		body := grok("hi", `,"metadata":{"custom_id":"from-body"}`)
 		post(s, responses, body)
 		post(s, responses, body, "X-Upwell-Job", "from-header")

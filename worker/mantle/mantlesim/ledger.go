@@ -28,8 +28,8 @@ type Entry struct {
 	Fault    string    `json:"fault,omitempty"`  // kind of the scripted fault that struck
 
 	// Reason says why a call without a fault has no answer: a resource of the
-	// script ("calls", "tpm", "conc", "wait", "refuse"), the code of an error in
-	// the request, or "gone" when the client hung up.
+	// script (a capacity.Reason), the code of an error in the request, or "gone"
+	// when the client hung up.
 	Reason string `json:"reason,omitempty"`
 
 	// Billed tells whether generation ran. Usage and Cost are zero otherwise.

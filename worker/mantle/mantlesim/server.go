@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"upwell/worker/mantle/mantlesim/capacity"
 )
 
 // A Server is a simulated endpoint. All methods may be called concurrently.
@@ -23,17 +25,17 @@ type Server struct {
 	buffers sync.Pool // of *bytes.Buffer: request bodies until they are decoded
 	cache   cache
 
-	mu       sync.Mutex
-	rng      *rand.Rand
-	seq      int64
-	keys     []string // nil accepts any
-	capacity capacity
-	faults   faults
-	ledger   ledger
+	mu     sync.Mutex
+	rng    *rand.Rand
+	seq    int64
+	keys   []string // nil accepts any
+	room   *room
+	faults faults
+	ledger ledger
 }
 
 // New returns a Server. It panics if the Config's capacity or faults are not
-// valid; ParseScript and SetFaults report the same as errors.
+// valid; capacity.ParseScript and SetFaults report the same as errors.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg.withDefaults()}
 	s.cache.block, s.cache.seed = s.cfg.CacheTokens, maphash.MakeSeed()
@@ -53,7 +55,7 @@ func (s *Server) Reset() {
 }
 
 func (s *Server) reset() error {
-	p, err := s.cfg.Capacity.plan()
+	hidden, err := capacity.New(s.cfg.Capacity)
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func (s *Server) reset() error {
 	defer s.mu.Unlock()
 	old := s.ledger.counts
 	s.rng, s.seq, s.keys = rand.New(rand.NewPCG(s.cfg.Seed, 0x6d616e746c65)), 0, s.cfg.Keys
-	s.capacity = capacity{plan: p, pools: map[string]*pool{}}
+	s.room = &room{Capacity: hidden}
 	s.faults, s.ledger = fs, newLedger(s.cfg.LedgerEntries)
 	s.cache.clear()
 	s.ledger.counts.InFlight, s.ledger.counts.PeakInFlight = old.InFlight, old.InFlight
@@ -74,14 +76,15 @@ func (s *Server) reset() error {
 }
 
 // SetCapacity replaces the capacity; the script's clock starts now.
-func (s *Server) SetCapacity(script Script) error {
-	p, err := script.plan()
-	if err != nil {
-		return err
-	}
+func (s *Server) SetCapacity(script capacity.Script) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.capacity.set(p, time.Now())
+	now, r := time.Now(), *s.room
+	r.open(now)
+	if err := r.Set(script, r.at(now)); err != nil {
+		return err // and the clock is as it was
+	}
+	*s.room = r
 	return nil
 }
 
@@ -129,8 +132,9 @@ type call struct {
 	rng    *rand.Rand
 	found  []*armed // faults whose expression matches the body
 	cached int      // tokens
-	slow   float64  // multiplier of latency by the capacity's script
-	ticket *ticket  // nil until admitted
+	room   *room    // that the claim is on; nil, with the claim, until it is admitted
+	claim  *capacity.Claim
+	ready  chan struct{} // closed when a claim that waits has its slot; nil if it need not wait
 }
 
 func (s *Server) infer(w http.ResponseWriter, r *http.Request, base, api string) {
@@ -219,17 +223,15 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, c *call) (*request
 }
 
 // decide settles the fate of a valid call: a fault, a refusal by capacity, or a
-// ticket.
-func (s *Server) decide(c *call, q *request) (f Fault, refused string) {
+// claim.
+func (s *Server) decide(c *call, q *request) (f Fault, refused capacity.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	if s.faults.start.IsZero() {
 		s.faults.start = now
 	}
-	if s.capacity.start.IsZero() {
-		s.capacity.start = now
-	}
+	s.room.open(now)
 	if f = s.faults.strike(c.found, c, now); f.Kind != "" {
 		c.Fault = f.Kind
 	}
@@ -237,14 +239,8 @@ func (s *Server) decide(c *call, q *request) (f Fault, refused string) {
 		return f, ""
 	}
 	c.cached = s.cache.hit(q.prefix, q.input)
-	t := s.capacity.ticket(q.Model, q.tier, s.cfg.Tiers[q.tier].Rank, float64(q.input-c.cached+q.max))
-	x := s.capacity.seconds(now)
-	if refused = t.admit(x, c.rng.Float64); refused != "" {
+	if refused = s.admit(c, q, now); refused != "" {
 		return Fault{}, refused
-	}
-	c.ticket, c.slow = t, 1
-	for _, g := range t.gauges {
-		c.slow *= g.limits[resSlow].or(x, 1)
 	}
 	s.cache.add(q.prefix)
 	return f, ""
@@ -254,16 +250,18 @@ func (s *Server) decide(c *call, q *request) (f Fault, refused string) {
 func (s *Server) generate(ctx context.Context, c *call, o output, f Fault, rep reply, m *Model) reply {
 	tier := s.cfg.Tiers[c.Served]
 	used := 0
-	defer func() { s.release(c.ticket, used) }()
-	if why := s.await(ctx, c.ticket); why != "" {
+	defer func() { s.release(c, used) }()
+	if why := s.await(ctx, c); why != "" {
 		return s.refuse(ctx, c, why)
 	}
 	latency := s.cfg.Latency.draw(o.length, c.rng.NormFloat64())
-	factor := c.slow * tier.Latency
+	factor := c.claim.Slow() * tier.Latency
 	if f.Kind == Slow {
 		factor *= cmp.Or(f.Factor, 10)
 	}
-	whole := sleep(ctx, time.Duration(float64(latency)*factor))
+	took := time.Duration(float64(latency) * factor)
+	s.work(c, o.usage.Output, took)
+	whole := sleep(ctx, took)
 	if f.Kind == Failed && !f.Applied || !whole && s.cfg.FreeAbandoned {
 		o.usage = Usage{}
 	} else {
@@ -281,12 +279,6 @@ func (s *Server) generate(ctx context.Context, c *call, o output, f Fault, rep r
 	}
 	rep.cut = f.Kind == Cut
 	return rep
-}
-
-func (s *Server) release(t *ticket, used int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t.release(s.capacity.seconds(time.Now()), float64(used))
 }
 
 // strikes answers with a fault that comes instead of generation.
@@ -312,27 +304,34 @@ func (s *Server) hold(ctx context.Context, rep reply, f Fault) reply {
 }
 
 // refuse answers a call that was not admitted, or that waited in vain.
-func (s *Server) refuse(ctx context.Context, c *call, why string) reply {
-	c.Reason = why
+func (s *Server) refuse(ctx context.Context, c *call, why capacity.Reason) reply {
+	c.Reason = string(why)
 	if why == hungUp || !sleep(ctx, s.cfg.Refusal.Delay) {
 		c.Reason = hungUp
 		return reply{drop: true}
 	}
 	r := s.cfg.Refusal
-	status := map[string]int{
-		overCalls: r.Quota, overTokens: r.Quota, overSlots: r.Capacity, overWait: r.Capacity, overTier: s.cfg.Tiers[c.Served].Status,
-	}[why]
-	if luck := c.rng.Float64(); why != overTier && luck < r.Overloaded {
+	var status int
+	switch why {
+	case capacity.OverSlots, capacity.OverWait:
+		status = r.Capacity
+	case capacity.Refused:
+		status = s.cfg.Tiers[c.Served].Status
+	default:
+		status = r.Quota
+	}
+	if luck := c.rng.Float64(); why != capacity.Refused && luck < r.Overloaded {
 		status = statusOverloaded
-	} else if why != overTier && luck < r.Overloaded+r.Unavailable {
+	} else if why != capacity.Refused && luck < r.Overloaded+r.Unavailable {
 		status = http.StatusServiceUnavailable
 	}
 	e := statusError(status)
 	switch why {
-	case overTokens:
+	case capacity.OverTokens, capacity.OverOutput:
 		e.message = "Too many tokens. Reduce your token rate or max_tokens."
-	case overTier:
+	case capacity.Refused:
 		e.code, e.message = "capacity_unavailable", "No "+c.Served+" capacity is available. Try again later or use another service tier."
+	default: // what the status says
 	}
 	return s.hold(ctx, e.reply(), Fault{})
 }

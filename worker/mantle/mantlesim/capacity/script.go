@@ -1,4 +1,4 @@
-package mantlesim
+package capacity
 
 import (
 	"fmt"
@@ -12,23 +12,46 @@ import (
 
 // Resources, as [Step] explains them.
 const (
-	resCalls  = "calls"
-	resBurst  = "burst"
-	resTokens = "tpm"
-	resDepth  = "tpmburst"
-	resSlots  = "conc"
-	resQueue  = "queue"
-	resWait   = "wait"
-	resOthers = "other"
-	resRefuse = "refuse"
-	resSlow   = "slow"
+	resCalls = iota
+	resBurst
+	resWindow
+	resGrow
+	resFloor
+	resTokens
+	resDepth
+	resOutput
+	resSlots
+	resQueue
+	resWait
+	resOthers
+	resRefuse
+	resNoise
+	resSlow
 )
 
-// queueWait is the default of "wait". AWS says only that a request "may be briefly
-// queued"; gateways report 503 after 10 to 20 s.
-const queueWait = 20
+var names = [...]string{
+	resCalls: "calls", resBurst: "burst", resWindow: "window", resGrow: "grow", resFloor: "floor",
+	resTokens: "tpm", resDepth: "tpmburst", resOutput: "otpm",
+	resSlots: "conc", resQueue: "queue", resWait: "wait",
+	resOthers: "other", resRefuse: "refuse", resNoise: "noise", resSlow: "slow",
+}
 
-var resources = []string{resCalls, resBurst, resTokens, resDepth, resSlots, resQueue, resWait, resOthers, resRefuse, resSlow}
+// tiers may stand before a resource's name.
+var tiers = []string{"priority", "default", reserved, "flex"}
+
+// reserved is the tier with a quota of its own.
+const reserved = "reserved"
+
+// Defaults, as Step explains them.
+const (
+	callsDepth  = 1  // burst
+	tokensDepth = 60 // tpmburst
+	growFloor   = 1  // floor
+
+	// queueWait is the default of wait. AWS says only that a request "may be
+	// briefly queued"; gateways report 503 after 10 to 20 s.
+	queueWait = 20
+)
 
 // A Flow is an amount that depends on the time since its step.
 type Flow struct {
@@ -76,12 +99,13 @@ func (f Flow) area(x float64) float64 {
 	}
 }
 
+// valid reports whether the amount is never negative, and finite if it moves.
 func (f Flow) valid() bool {
-	low := min(f.From, f.To)
+	low, high := min(f.From, f.To), max(f.From, f.To)
 	if f.Wave {
-		low = f.From - math.Abs(f.To)
+		low, high = f.From-math.Abs(f.To), f.From+math.Abs(f.To)
 	}
-	return low >= 0 && f.Over >= 0 // false for NaN
+	return low >= 0 && f.Over >= 0 && (high <= math.MaxFloat64 || f.Over == 0) // false for NaN
 }
 
 // String returns the flow as ParseScript reads it.
@@ -102,14 +126,26 @@ func (f Flow) String() string {
 //
 //	calls     admitted per second
 //	burst     depth of the calls bucket in seconds; default 1
+//	window    seconds: calls and tpm are not buckets but budgets of windows of
+//	          that length, counted from the script's start; the amount times the
+//	          length, of which what is left at the window's end is lost
+//	grow      part per minute by which calls may grow: the endpoint admits what
+//	          it has grown to, from floor up to calls, and grows while more than
+//	          70 % of that is used (over 10 s), by the part of what is used;
+//	          otherwise it loses 20 % a minute
+//	floor     calls per second at which grow begins and below which it does not
+//	          fall; default 1
 //	tpm       tokens per minute, charged at admission with the input that is not
 //	          cached plus the output limit; what was not used is given back
-//	tpmburst  depth of the tokens bucket in seconds; default 60
+//	tpmburst  depth of the buckets of tpm and otpm in seconds; default 60
+//	otpm      output tokens per minute, charged while they are generated; calls
+//	          are refused while the bucket is empty or in debt
 //	conc      calls that generate at the same time
 //	queue     calls that may wait for a slot; default none
 //	wait      seconds that a call waits before it is refused; default 20
-//	other     share of calls, tpm and conc that other tenants take, 0 to 1
+//	other     share of calls, tpm, otpm and conc that other tenants take, 0 to 1
 //	refuse    probability that a call is refused with its tier's status
+//	noise     probability that a call is refused as over its quota, for no reason
 //	slow      multiplier of latency; default 1
 //
 // With a tier and a dot before it ("flex.calls") a resource holds for that tier
@@ -208,9 +244,12 @@ func (s Script) String() string {
 	return b.String()
 }
 
-// A plan is a script arranged for lookup: by scope ("" for all on-demand tiers
-// together, else a tier), then by resource.
-type plan map[string]map[string]track
+// limits are what a script sets for one scope, by resource.
+type limits [len(names)]track
+
+// A plan is a script arranged for lookup: by scope, which is a tier, or "" for
+// all on-demand tiers together.
+type plan map[string]*limits
 
 // plan checks the script and arranges it.
 func (s Script) plan() (plan, error) {
@@ -220,24 +259,57 @@ func (s Script) plan() (plan, error) {
 			return nil, fmt.Errorf("script: step at %v is not after the one before", step.At)
 		}
 		for name, flow := range step.Set {
-			scope, res, tiered := strings.Cut(name, ".")
+			scope, word, tiered := strings.Cut(name, ".")
 			if !tiered {
-				scope, res = "", name
+				scope, word = "", name
 			}
-			if _, ok := DefaultTiers()[scope]; tiered && !ok || !slices.Contains(resources, res) {
+			r := slices.Index(names[:], word)
+			if r < 0 || tiered && !slices.Contains(tiers, scope) {
 				return nil, fmt.Errorf("script: no resource %q", name)
 			}
 			if !flow.valid() {
-				return nil, fmt.Errorf("script: %s=%v is negative at times", name, flow)
+				return nil, fmt.Errorf("script: %s=%v is negative or infinite at times", name, flow)
 			}
-			if p[scope] == nil {
-				p[scope] = map[string]track{}
-			}
-			p[scope][res] = append(p[scope][res], segment{step.At.Seconds(), flow})
+			l := p.limits(scope)
+			p[scope] = l
+			l[r] = append(l[r], segment{step.At.Seconds(), flow})
 		}
 	}
 	return p, nil
 }
+
+// limits returns those of a scope; none, if the script does not name it.
+func (p plan) limits(scope string) *limits {
+	if l := p[scope]; l != nil {
+		return l
+	}
+	return &limits{}
+}
+
+// amount returns that of r at x seconds, and whether it is a limit: it has been
+// named and is not infinite.
+func (l *limits) amount(r int, x float64) (amount float64, ok bool) {
+	amount, ok = l[r].at(x)
+	return amount, ok && amount <= math.MaxFloat64
+}
+
+// or is amount with a default.
+func (l *limits) or(r int, x, def float64) float64 {
+	if v, ok := l[r].at(x); ok {
+		return v
+	}
+	return def
+}
+
+// growth returns by which part a minute calls may grow at x seconds, and whether
+// that is limited.
+func (l *limits) growth(x float64) (part float64, ok bool) {
+	part, ok = l.amount(resGrow, x)
+	return part, ok && l.or(resFloor, x, growFloor) <= math.MaxFloat64
+}
+
+// ours is the share of the capacity that other tenants leave.
+func (l *limits) ours(x float64) float64 { return max(0, 1-l.or(resOthers, x, 0)) }
 
 // A track is what one resource does over time. An empty one has no limit.
 type track []segment
@@ -247,34 +319,52 @@ type segment struct {
 	flow  Flow
 }
 
-// at returns the amount at x seconds, and whether there is one yet.
-func (t track) at(x float64) (float64, bool) {
-	for _, s := range slices.Backward(t) {
-		if x >= s.start {
-			return s.flow.at(x - s.start), true
-		}
+// find returns how many of the segments have begun at x seconds.
+func (t track) find(x float64) int {
+	if len(t) == 0 || x < t[0].start {
+		return 0
 	}
-	return 0, false
+	if x >= t[len(t)-1].start {
+		return len(t)
+	}
+	i, _ := slices.BinarySearchFunc(t, x, func(s segment, x float64) int {
+		if s.start <= x {
+			return -1
+		}
+		return 1
+	})
+	return i
 }
 
-// or is at with a default.
-func (t track) or(x, def float64) float64 {
-	if v, ok := t.at(x); ok {
-		return v
+// after returns when the first segment after x seconds begins.
+func (t track) after(x float64) float64 {
+	if i := t.find(x); i < len(t) {
+		return t[i].start
 	}
-	return def
+	return math.Inf(1)
+}
+
+// at returns the amount at x seconds, and whether there is one yet.
+func (t track) at(x float64) (float64, bool) {
+	i := t.find(x)
+	if i == 0 {
+		return 0, false
+	}
+	return t[i-1].flow.at(x - t[i-1].start), true
 }
 
 // area returns the integral from a to b seconds.
 func (t track) area(a, b float64) (sum float64) {
-	for i, s := range t {
+	for i := max(t.find(a), 1) - 1; i < len(t); i++ {
+		s := t[i]
 		lo, hi := max(a, s.start), b
 		if i+1 < len(t) {
 			hi = min(b, t[i+1].start)
 		}
-		if lo < hi {
-			sum += s.flow.area(hi-s.start) - s.flow.area(lo-s.start)
+		if lo >= b {
+			break
 		}
+		sum += s.flow.area(hi-s.start) - s.flow.area(lo-s.start)
 	}
 	return sum
 }
