@@ -25,7 +25,7 @@ func Example() {
 	for lane, s := range limiters.States() {
 		fmt.Printf("%v: %.0f/s, %s, %d refused\n", lane, s.Rate, s.Reason, s.Throttled)
 	}
-	// Output: us-west-2/xai.grok-4.3/flex: 7/s, cut: 429, 1 refused
+	// Output: us-west-2/xai.grok-4.3/flex: 2/s, cut: 429, 1 refused
 }
 
 // When the endpoint says to stay away for a while, nobody is kept in line.
@@ -42,13 +42,13 @@ func ExampleClosedError() {
 	if e, ok := errors.AsType[*throttle.ClosedError](err); ok {
 		fmt.Println("give the message back for", time.Until(e.Until).Round(time.Second), "because of", e.Reason)
 	}
-	// Output: give the message back for 5m0s because of retry-after 5m0s
+	// Output: give the message back for 5m0s because of Retry-After 5m0s
 }
 
 func ExampleConfig() {
 	limiter := throttle.New(throttle.Config{
 		StartRate: 20,
-		OnChange:  func(s throttle.State) { fmt.Printf("%.1f/s: %s\n", s.Rate, s.Reason) },
+		OnChange:  func(s throttle.State) { fmt.Printf("%.0f/s: %s\n", s.Rate, s.Reason) },
 	})
 	permit, err := limiter.Acquire(context.Background(), throttle.Cost{})
 	if err != nil {
@@ -56,5 +56,5 @@ func ExampleConfig() {
 		return
 	}
 	permit.Done(throttle.Feedback{Outcome: throttle.Unavailable})
-	// Output: 14.0/s: cut: capacity
+	// Output: 9/s: cut: no capacity
 }

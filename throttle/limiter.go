@@ -2,119 +2,67 @@ package throttle
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
-const (
-	// patience is how long a closed limiter keeps people in line rather than
-	// sending them away. A message given back and received again costs two
-	// queue requests and a delivery, which is worth it only for a real wait.
-	patience = 15 * time.Second
+// patience is how long a closed limiter keeps people in line rather than sending
+// them away. A message given back and received again costs two queue requests and
+// a delivery, which is worth it only for a real wait.
+const patience = 15 * time.Second
 
-	// maxClosed bounds what a Retry-After can do: a wrong clock at the other
-	// end must not stop a lane for a day.
-	maxClosed = time.Hour
-
-	// slack is how much of a second the bucket may save up. Timers fire late,
-	// and what a late one loses must not be lost for good: with a bucket of one
-	// token, 500 calls a second come out as 450.
-	slack = 0.02
-
-	// probePatience is how long the first attempt after a closure stands alone.
-	// A refusal comes at once and an answer may take minutes, so an attempt that
-	// has lasted this long has been let in.
-	probePatience = 5 * time.Second
-)
-
-// A probe is the one attempt that finds out whether a closed lane is open again.
-type probe int
-
-const (
-	noProbe  probe = iota
-	wanted         // the next permit is the probe
-	underway       // the probe is out, and everybody else waits for it
-)
-
-// Config holds a Limiter's settings. The zero value is ready to use.
-type Config struct {
-	// StartRate is the rate, in calls per second, before anything is known.
-	// Default 10.
-	StartRate float64
-
-	// MinRate and MaxRate bound the rate, in calls per second. Defaults 0.05
-	// (three calls a minute, below which a lane is as good as closed) and
-	// 10,000 (above what one worker can send).
-	MinRate, MaxRate float64
-
-	// OnChange, if set, is told of each change of rate that has a reason. It is
-	// called with no lock held, one call at a time.
-	OnChange func(State)
-}
-
-func (c Config) withDefaults() Config {
-	if c.MinRate == 0 {
-		c.MinRate = 0.05
-	}
-	if c.MaxRate == 0 {
-		c.MaxRate = 10_000
-	}
-	if c.StartRate == 0 {
-		c.StartRate = 10
-	}
-	c.StartRate = min(max(c.StartRate, c.MinRate), c.MaxRate)
-	return c
+// A quota is what the tiers of a model share in a Region, and their limiters with
+// it.
+type quota struct {
+	mu    sync.Mutex
+	flow  *flow
+	usage usage
+	lanes []*Limiter
 }
 
 // A Limiter paces the attempts of one lane.
 // All its methods may be called concurrently.
 type Limiter struct {
-	// turn holds one token: the head of the line. A blocked receive is served
-	// in the order of arrival, which is what makes the line fair.
-	turn  chan struct{}
-	timer *time.Timer // of whoever holds the turn
-
+	config  Config
+	turn    chan struct{} // one token: the head of the line. A blocked receive is served in the order of arrival
+	timer   *time.Timer   // of whoever holds the turn
+	changed chan struct{} // holds a token when the head should look again
 	waiting atomic.Int64
 	notify  sync.Mutex // held while OnChange runs
-	config  Config
 
-	mu       sync.Mutex
-	bucket   *rate.Limiter
-	ctl      controller
-	closed   time.Time     // nothing starts before this
-	why      string        // the reason closed was last moved
+	quota *quota
+
+	// Guarded by quota.mu.
+	pacer    Pacer
 	evicting bool          // closed by Close: nobody is kept in line, however short it is
-	probe    probe         // how the lane reopens after Close
-	probedAt time.Time     // when the probe left
-	changed  chan struct{} // holds a token when the head should look again
 	shut     chan struct{} // closed and replaced when all who wait should leave
-	inflight int
+	told     string        // the reason last told
 	counts   [Unrelated + 1]int64
 }
 
-// New returns a Limiter.
+// New returns a Limiter of a lane that shares its quota with no other.
 func New(cfg Config) *Limiter {
 	cfg = cfg.withDefaults()
-	l := &Limiter{
-		turn:    make(chan struct{}, 1),
-		timer:   time.NewTimer(time.Hour),
-		config:  cfg,
-		ctl:     newController(cfg),
-		changed: make(chan struct{}, 1),
-		shut:    make(chan struct{}),
-	}
-	l.bucket = rate.NewLimiter(rate.Limit(l.ctl.rate), burst(l.ctl.rate))
-	l.turn <- struct{}{}
-	return l
+	return (&quota{flow: newFlow(cfg)}).limiter(cfg)
 }
 
-// burst is the depth of the bucket at rate r: one call and the slack.
-func burst(r float64) int { return 1 + int(slack*r) }
+// limiter returns the limiter of another lane. q.mu must be held, or q be new. A tier
+// of which nothing is known begins where half of the quota would be used.
+func (q *quota) limiter(cfg Config) *Limiter {
+	cfg.StartRate = min(max(cfg.StartRate, q.flow.ctl.level/2), cfg.MaxRate)
+	l := &Limiter{
+		config: cfg, quota: q,
+		turn: make(chan struct{}, 1), timer: time.NewTimer(time.Hour),
+		changed: make(chan struct{}, 1), shut: make(chan struct{}),
+		pacer: Pacer{quota: q.flow, tier: newFlow(cfg), usage: &q.usage},
+		told:  "start",
+	}
+	l.turn <- struct{}{}
+	q.lanes = append(q.lanes, l)
+	return l
+}
 
 // Acquire waits until an attempt of that cost may start, and returns the permit
 // for it. The error is ctx's cause, or a [*ClosedError]: then the caller should
@@ -127,7 +75,7 @@ func (l *Limiter) Acquire(ctx context.Context, c Cost) (Permit, error) {
 	}
 	defer func() { l.turn <- struct{}{} }()
 	for {
-		p, wait, err := l.try(time.Now(), c)
+		p, wait, err := l.try(c)
 		if err != nil || wait <= 0 {
 			return p, err
 		}
@@ -144,9 +92,9 @@ func (l *Limiter) Acquire(ctx context.Context, c Cost) (Permit, error) {
 // takeTurn waits for the head of the line.
 func (l *Limiter) takeTurn(ctx context.Context) error {
 	for {
-		l.mu.Lock()
+		l.quota.mu.Lock()
 		shut, err := l.shut, l.closedErr(time.Now())
-		l.mu.Unlock()
+		l.quota.mu.Unlock()
 		if err != nil {
 			return err
 		}
@@ -166,44 +114,32 @@ func (l *Limiter) takeTurn(ctx context.Context) error {
 
 // try takes a permit, or says how long the head of the line should wait before
 // it asks again, unless l.changed tells it to ask sooner.
-func (l *Limiter) try(now time.Time, c Cost) (p Permit, wait time.Duration, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (l *Limiter) try(c Cost) (p Permit, wait time.Duration, err error) {
+	l.quota.mu.Lock()
+	now := time.Now()
 	if err := l.closedErr(now); err != nil {
+		l.quota.mu.Unlock()
 		return p, 0, err
 	}
-	if wait = l.closed.Sub(now); wait > 0 {
+	if !now.Before(l.pacer.closed()) {
+		l.evicting = false
+	}
+	if wait = l.pacer.Wait(now, c); wait > 0 {
+		l.quota.mu.Unlock()
 		return p, wait, nil
 	}
-	if l.evicting {
-		l.evicting, l.probe = false, wanted
-	}
-	if l.probe == underway {
-		if wait = l.probedAt.Add(probePatience).Sub(now); wait > 0 {
-			return p, wait, nil
-		}
-		l.probe = noProbe
-	}
-	if !l.bucket.AllowN(now, 1) {
-		missing := 1 - l.bucket.TokensAt(now)
-		wait = max(time.Duration(missing/l.ctl.rate*float64(time.Second)), time.Microsecond)
-		l.ctl.blocked(now.Add(wait))
-		return p, wait, nil
-	}
-	p = Permit{l: l, start: now, cost: c, probe: l.probe == wanted}
-	if p.probe {
-		l.probe, l.probedAt = underway, now
-	}
-	l.inflight++
+	p = Permit{l: l, start: l.pacer.Start(now, c)}
+	l.tell(now, l.pacer.rate())
 	return p, 0, nil
 }
 
-// closedErr is the error for those who should not wait. l.mu must be held.
+// closedErr is the error for those who should not wait. quota.mu must be held.
 func (l *Limiter) closedErr(now time.Time) error {
-	if left := l.closed.Sub(now); left <= 0 || left <= patience && !l.evicting {
+	until := l.pacer.closed()
+	if left := until.Sub(now); left <= 0 || left <= patience && !l.evicting {
 		return nil
 	}
-	return &ClosedError{Until: l.closed, Reason: l.why}
+	return &ClosedError{Until: until, Reason: l.pacer.decides(now).why}
 }
 
 // Close sends everybody in line away and stops the lane until the given time, at
@@ -213,27 +149,23 @@ func (l *Limiter) closedErr(now time.Time) error {
 // It is for what the rate cannot mend, such as a credential that is no longer
 // good; whoever learns that from an attempt calls Close before Permit.Done.
 func (l *Limiter) Close(until time.Time, reason string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.evicting, l.probe = true, noProbe
-	l.closeUntil(until, reason)
+	l.quota.mu.Lock()
+	now := time.Now()
+	l.evicting = true
+	l.pacer.tier.probe = wanted
+	l.pacer.tier.close(now, until, reason)
+	l.evict(now)
+	l.tell(now, math.Inf(1))
 }
 
-// closeUntil moves the time the lane reopens, if it is later than the one set.
-// l.mu must be held.
-func (l *Limiter) closeUntil(until time.Time, reason string) {
-	now := time.Now()
-	if latest := now.Add(maxClosed); until.After(latest) {
-		until = latest
-	}
-	if until.After(l.closed) && until.After(now) {
-		l.closed, l.why = until, reason
-	}
-	l.wake()
+// evict sends the line away if it should not wait, and wakes its head in any case.
+// quota.mu must be held.
+func (l *Limiter) evict(now time.Time) {
 	if l.closedErr(now) != nil {
 		close(l.shut)
 		l.shut = make(chan struct{})
 	}
+	l.wake()
 }
 
 // wake tells the head of the line to look again.
@@ -244,51 +176,89 @@ func (l *Limiter) wake() {
 	}
 }
 
-// Room reports whether a newcomer would be let into the line, and when to ask
-// again if not. A lane that waits for its probe has room for that one alone.
+// tell unlocks quota.mu, and tells of the rate if the reason for it is another than
+// the last one told, or if it has fallen from before.
+func (l *Limiter) tell(now time.Time, before float64) {
+	if l.config.OnChange == nil {
+		l.quota.mu.Unlock()
+		return
+	}
+	s := l.state(now)
+	news := s.Reason != l.told || s.Rate < before
+	l.told = s.Reason
+	l.quota.mu.Unlock()
+	if news {
+		l.notify.Lock()
+		defer l.notify.Unlock()
+		l.config.OnChange(s)
+	}
+}
+
+// Room reports how many newcomers would be let into the line, and when to ask again
+// if none. A lane that waits for its probe has room for that one alone.
 func (l *Limiter) Room() (most int, again time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.quota.mu.Lock()
+	defer l.quota.mu.Unlock()
 	now := time.Now()
-	switch {
-	case l.closedErr(now) != nil:
-		return 0, l.closed
-	case l.probe == underway && now.Before(l.probedAt.Add(probePatience)):
-		return 0, l.probedAt.Add(probePatience)
-	case l.evicting || l.probe == wanted: // and its time has come
+	if l.closedErr(now) != nil {
+		return 0, l.pacer.closed()
+	}
+	switch l.pacer.probe() {
+	case underway:
+		if end := l.pacer.probeEnds(); now.Before(end) {
+			return 0, end
+		}
+	case wanted:
 		return max(0, 1-int(l.waiting.Load())), now.Add(probePatience)
 	default:
-		return math.MaxInt, now
 	}
+	return math.MaxInt, now
 }
 
 // State returns a copy of what the limiter knows.
 func (l *Limiter) State() State {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.state()
+	l.quota.mu.Lock()
+	defer l.quota.mu.Unlock()
+	return l.state(time.Now())
 }
 
-func (l *Limiter) state() State {
-	s := State{
-		Rate: l.ctl.rate, InFlight: l.inflight, Waiting: int(l.waiting.Load()),
-		ClosedUntil: l.closed, Reason: l.ctl.reason,
-		Accepted: l.counts[Accepted], Throttled: l.counts[Throttled],
-		Unavailable: l.counts[Unavailable], Unrelated: l.counts[Unrelated],
-	}
-	if time.Now().Before(l.closed) {
-		s.Reason = "closed: " + l.why
-	}
+// state is State with quota.mu held.
+func (l *Limiter) state(now time.Time) State {
+	s := l.pacer.State(now)
+	s.Waiting = int(l.waiting.Load())
+	s.Accepted, s.Throttled = l.counts[Accepted], l.counts[Throttled]
+	s.Unavailable, s.Unrelated = l.counts[Unavailable], l.counts[Unrelated]
 	return s
 }
 
-// A Permit is leave to start one attempt at once. Done must be called exactly
-// once. The zero Permit stands for no limit at all.
+// A Permit is leave to start one attempt at once. Done or Cancel must be called
+// exactly once. The zero Permit stands for no limit at all.
 type Permit struct {
 	l     *Limiter
-	start time.Time
-	cost  Cost
-	probe bool
+	start Start
+}
+
+// Started says that the attempt starts only now, as something else had to be waited
+// for, and returns the permit to go on with. What the attempt meets would otherwise
+// be taken for older news than it is.
+func (p Permit) Started() Permit {
+	now := time.Now()
+	p.start.quota.mark.at, p.start.tier.mark.at = now, now
+	return p
+}
+
+// Cancel gives the permit back: the attempt was not made.
+func (p Permit) Cancel() {
+	l := p.l
+	if l == nil {
+		return
+	}
+	l.quota.mu.Lock()
+	defer l.quota.mu.Unlock()
+	l.pacer.Cancel(p.start)
+	for _, other := range l.quota.lanes {
+		other.wake()
+	}
 }
 
 // Done reports how the attempt ended.
@@ -300,36 +270,14 @@ func (p Permit) Done(f Feedback) {
 	if l == nil {
 		return
 	}
-	l.mu.Lock()
+	l.quota.mu.Lock()
 	now := time.Now()
-	l.inflight--
+	before := l.pacer.rate()
 	l.counts[f.Outcome]++
-	before := l.ctl.rate
-	told := l.ctl.done(now, p.start, f.Outcome)
-	if p.probe && l.probe == underway && p.start.Equal(l.probedAt) { // not one of an earlier closure
-		l.probe = noProbe
-		if f.Outcome == Unrelated { // it says nothing, so the next one has to
-			l.probe = wanted
+	if l.pacer.Done(now, p.start, f) || f.RetryAfter > 0 {
+		for _, other := range l.quota.lanes {
+			other.evict(now)
 		}
-		l.wake()
 	}
-	if f.RetryAfter > 0 && (f.Outcome == Throttled || f.Outcome == Unavailable) {
-		l.closeUntil(now.Add(f.RetryAfter), fmt.Sprintf("retry-after %v", f.RetryAfter.Round(time.Millisecond)))
-	}
-	if r := l.ctl.rate; r != before {
-		l.bucket.SetLimitAt(now, rate.Limit(r))
-		l.bucket.SetBurstAt(now, burst(r))
-		l.wake()
-	}
-	told = told && l.config.OnChange != nil
-	var state State
-	if told {
-		state = l.state()
-	}
-	l.mu.Unlock()
-	if told {
-		l.notify.Lock()
-		defer l.notify.Unlock()
-		l.config.OnChange(state)
-	}
+	l.tell(now, before)
 }

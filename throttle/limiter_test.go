@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,20 +20,24 @@ import (
 //
 //   - Acquire: the turn is not given back; waiting is not counted down; a wake-up
 //     is not heard; the head's ctx is not heard
-//   - takeTurn: a turn that came with a cancellation is kept; shut is not heard
-//   - try: blocked is not told; a probe is not taken note of; the patience with
-//     a probe does not end; inflight is not counted
+//   - takeTurn: a turn that came with a cancellation is kept, or taken
+//   - try: evicting does not end; nobody is told
 //   - closedErr: < patience; evicting is ignored
-//   - Close: probe is not reset; nobody is evicted when the lane was closed for
-//     longer anyway
-//   - closeUntil: no bound; a later word shortens an earlier one
-//   - Room: no case for a probe underway, or for a reopened lane
-//   - Done: a probe of an earlier closure decides; an unrelated probe opens the
-//     lane; RetryAfter counts for every outcome; the bucket keeps its limit, or
-//     its burst; OnChange is called with the lock held, or not one at a time
-//   - burst: ten times the slack, or none
-//   - grow, cut, done: see converge_test.go
-
+//   - Close: no probe is wanted; nobody is evicted
+//   - evict: shut is not replaced; the head is not woken
+//   - tell: not of each cut, or not of each reason; not one at a time
+//   - Room: a probe in line is not counted; no case for a closed lane; the quota's
+//     probe is forgotten
+//   - Done: nothing is counted; the line is not told of a Retry-After, or of nothing
+//     else, or that of one lane only
+//   - Cancel: nobody is woken; in flight is not counted; its cost is lost; a probe
+//     is taken for an answer
+//   - Started: the mark stays
+//   - flow: the bucket keeps its limit, or its burst; the pause after a cut follows
+//     the rate alone, is none, or comes before the new rate; a later word shortens
+//     an earlier one; no bound; a Retry-After counts for every outcome; a probe of
+//     an earlier closure decides; an unrelated probe opens the lane; a probe that
+//     lasts goes on probing
 func acquire(t *testing.T, l *throttle.Limiter) throttle.Permit {
 	t.Helper()
 	p, err := l.Acquire(t.Context(), throttle.Cost{})
@@ -113,12 +116,19 @@ func check(t *testing.T, what string, got []time.Duration, want ...time.Duration
 
 const ms = time.Millisecond
 
-// every returns the gap between two calls at the rate r.
-func every(r float64) time.Duration { return time.Duration(float64(time.Second) / r) }
+// fixed is for a rate that nothing moves.
+func fixed(rate float64) throttle.Config {
+	return throttle.Config{StartRate: rate, MinRate: rate, MaxRate: rate}
+}
+
+// guided is for a rate that only a refusal moves, by half.
+func guided(rate float64) throttle.Config {
+	return throttle.Config{StartRate: rate, Guided: true}
+}
 
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		check(t, "leaving at 10/s", stand(t, l, 4).times(), 0, 100*ms, 200*ms, 300*ms)
 		time.Sleep(50 * ms)
 		check(t, "leaving after half a gap", stand(t, l, 2).times(), 50*ms, 150*ms)
@@ -130,11 +140,13 @@ func TestDefaults(t *testing.T) {
 		config throttle.Config
 		want   float64
 	}{
-		{throttle.Config{}, 10},
+		{throttle.Config{}, 5},
+		{throttle.Config{Shared: true}, 1},
+		{throttle.Config{Shared: true, StartRate: 3}, 3},
 		{throttle.Config{StartRate: 3}, 3},
 		{throttle.Config{StartRate: 1e6}, 10_000},
 		{throttle.Config{StartRate: 0.01}, 0.05},
-		{throttle.Config{MaxRate: 5}, 5},
+		{throttle.Config{MaxRate: 2}, 2},
 		{throttle.Config{MinRate: 20}, 20},
 	} {
 		if got := throttle.New(tt.config).State().Rate; got != tt.want {
@@ -145,7 +157,7 @@ func TestDefaults(t *testing.T) {
 
 func TestLineIsFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 500})
+		l := throttle.New(fixed(500))
 		ln := stand(t, l, 300)
 		time.Sleep(100 * ms)
 		late := stand(t, l, 300)
@@ -164,29 +176,41 @@ func TestLineIsFair(t *testing.T) {
 	})
 }
 
-// Half of a token is there when the rate changes; the other half comes at the
+// Half of a call is saved up when the rate changes; the other half comes at the
 // new rate.
 func TestRaiseReachesTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 1})
-		p := acquire(t, l)
+		set := throttle.NewSet(func(throttle.Lane) throttle.Config { return guided(2) })
+		l := set.Limiter(throttle.Lane{})
+		set.Share(nil, throttle.Share{Workers: 2})
+		acquire(t, l)
 		ln := stand(t, l, 2)
 		time.Sleep(500 * ms)
-		p.Done(throttle.Feedback{Outcome: throttle.Accepted}) // accounts for a second: √2
-		gap := every(math.Sqrt2)
-		check(t, "leaving", ln.times(), 500*ms+gap/2, 500*ms+gap/2+gap)
+		set.Share(nil, throttle.Share{Workers: 1}) // the other one has left
+		check(t, "leaving", ln.times(), 750*ms, 1250*ms)
 	})
 }
 
+// What was saved up is gone, and so are five calls.
 func TestCutReachesTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(guided(10))
 		p := acquire(t, l)
 		ln := stand(t, l, 3)
 		time.Sleep(50 * ms)
 		p.Done(throttle.Feedback{Outcome: throttle.Throttled})
-		const gap = time.Second / 7
-		check(t, "leaving", ln.times(), 50*ms+gap/2, 50*ms+gap/2+gap, 50*ms+gap/2+2*gap)
+		check(t, "leaving", ln.times(), 1250*ms, 1450*ms, 1650*ms)
+	})
+}
+
+// At a low rate five calls are more than anybody should wait: two seconds will do.
+func TestCutAtALowRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttle.New(guided(1))
+		p := acquire(t, l)
+		time.Sleep(time.Second)
+		p.Done(throttle.Feedback{Outcome: throttle.Unavailable})
+		check(t, "leaving", stand(t, l, 2).times(), 4*time.Second, 6*time.Second)
 	})
 }
 
@@ -198,19 +222,24 @@ func TestNothingIsReserved(t *testing.T) {
 		var gone sync.WaitGroup
 		start := time.Now()
 		for range 100 {
-			gone.Go(func() { acquire(t, l).Done(throttle.Feedback{}) })
+			gone.Go(func() {
+				p := acquire(t, l)
+				time.Sleep(ms)
+				p.Done(throttle.Feedback{})
+			})
 		}
 		gone.Wait()
-		// The rate doubles every two seconds: 2/ln 2·(2^(t/2)-1) = 100.
-		if got := time.Since(start).Seconds(); math.Abs(got-10.3) > 1.5 {
-			t.Errorf("the last of 100 left after %.1fs, want about 10.3s", got)
+		// Up to 20/s the rate doubles in ten calls, which takes 14.2s in all, and
+		// then in half a second.
+		if got := time.Since(start).Seconds(); math.Abs(got-15.3) > 1.5 {
+			t.Errorf("the last of 100 left after %.1fs, want about 15.3s", got)
 		}
 	})
 }
 
 func TestCancelledLeaveTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		acquire(t, l)
 		ln := stand(t, l, 6)
 		why := errors.New("draining")
@@ -232,7 +261,7 @@ func TestCancelledLeaveTheLine(t *testing.T) {
 
 func TestCancelledBeforehand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		why := errors.New("draining")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(why)
@@ -248,7 +277,7 @@ func TestCancelledBeforehand(t *testing.T) {
 // All are cancelled in the instant their tokens come.
 func TestCancelledInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		acquire(t, l)
 		ctx, cancel := context.WithTimeout(t.Context(), 500*ms)
 		defer cancel()
@@ -274,7 +303,7 @@ func TestRetryAfterKeepsTheLine(t *testing.T) {
 	for _, outcome := range []throttle.Outcome{throttle.Throttled, throttle.Unavailable} {
 		for _, after := range []time.Duration{1, 700 * ms, 15 * time.Second} {
 			synctest.Test(t, func(t *testing.T) {
-				l := throttle.New(throttle.Config{StartRate: 1})
+				l := throttle.New(guided(20))
 				p := acquire(t, l)
 				time.Sleep(time.Second)
 				p.Done(throttle.Feedback{Outcome: outcome, RetryAfter: after})
@@ -283,8 +312,8 @@ func TestRetryAfterKeepsTheLine(t *testing.T) {
 					t.Errorf("Room = 0, want some: the lane is back soon")
 				}
 				got := ln.times()
-				gap := every(0.7)
-				check(t, fmt.Sprintf("leaving after %v, %v", outcome, after), got, after, after+gap, after+2*gap)
+				first := max(after, 600*ms) // the pause of a cut
+				check(t, fmt.Sprintf("leaving after %v, %v", outcome, after), got, first, first+100*ms, first+200*ms)
 			})
 		}
 	}
@@ -292,18 +321,18 @@ func TestRetryAfterKeepsTheLine(t *testing.T) {
 
 func TestRetryAfterReachesTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(guided(10))
 		p := acquire(t, l)
 		ln := stand(t, l, 2)
 		time.Sleep(50 * ms)
 		p.Done(throttle.Feedback{Outcome: throttle.Throttled, RetryAfter: 10 * time.Second})
-		check(t, "leaving", ln.times(), 10*time.Second+50*ms, 10*time.Second+50*ms+time.Second/7)
+		check(t, "leaving", ln.times(), 10*time.Second+50*ms, 10*time.Second+250*ms)
 	})
 }
 
 func TestLongRetryAfterSendsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 1})
+		l := throttle.New(guided(1))
 		p := acquire(t, l)
 		ln := stand(t, l, 3)
 		time.Sleep(100 * ms)
@@ -314,7 +343,7 @@ func TestLongRetryAfterSendsAway(t *testing.T) {
 		check(t, "newcomers sent away", late.times(), 0, 0)
 		for _, d := range append(ln.left, late.left...) {
 			e, ok := errors.AsType[*throttle.ClosedError](d.err)
-			if !ok || !e.Until.Equal(until) || e.Reason != "retry-after 15s" {
+			if !ok || !e.Until.Equal(until) || e.Reason != "Retry-After 15s" {
 				t.Errorf("Acquire = %v, want closed until %v", d.err, until)
 			}
 		}
@@ -329,7 +358,8 @@ func TestLongRetryAfterSendsAway(t *testing.T) {
 	})
 }
 
-// Of several words on when to come back, the latest hour counts, up to a bound.
+// Of several words on when to come back, the latest hour counts, up to a bound,
+// whether they are about the quota or the tier.
 func TestRetryAfterNeverShortens(t *testing.T) {
 	for _, tt := range []struct {
 		first, second, want time.Duration
@@ -342,26 +372,34 @@ func TestRetryAfterNeverShortens(t *testing.T) {
 		{0, math.MaxInt64, time.Hour},
 		{-time.Second, -time.Hour, 0},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			l := throttle.New(throttle.Config{StartRate: 100})
-			p, q, _ := acquire(t, l), acquire(t, l), acquire(t, l) // all there is at once
-			p.Done(throttle.Feedback{Outcome: throttle.Unavailable, RetryAfter: tt.first})
-			ln := stand(t, l, 1)
-			q.Done(throttle.Feedback{Outcome: throttle.Throttled, RetryAfter: tt.second})
-			if got := max(0, time.Until(l.State().ClosedUntil)); got != tt.want {
-				t.Errorf("Retry-After %v, then %v: closed for %v, want %v", tt.first, tt.second, got, tt.want)
-			}
-			if sent := tt.want > 15*time.Second; (ln.count() == 1 && ln.left[0].err != nil) != sent {
-				t.Errorf("Retry-After %v, then %v: sent away = %v, want %v", tt.first, tt.second, !sent, sent)
-			}
-			ln.gone.Wait()
-		})
+		for _, outcomes := range [][2]throttle.Outcome{
+			{throttle.Throttled, throttle.Throttled},
+			{throttle.Unavailable, throttle.Unavailable},
+			{throttle.Unavailable, throttle.Throttled},
+			{throttle.Throttled, throttle.Unavailable},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				l := throttle.New(fixed(100))
+				p, q, _ := acquire(t, l), acquire(t, l), acquire(t, l) // all there is at once
+				time.Sleep(ms)
+				p.Done(throttle.Feedback{Outcome: outcomes[0], RetryAfter: tt.first})
+				ln := stand(t, l, 1)
+				q.Done(throttle.Feedback{Outcome: outcomes[1], RetryAfter: tt.second})
+				if got := max(0, time.Until(l.State().ClosedUntil)); got != tt.want {
+					t.Errorf("%v: Retry-After %v, then %v: closed for %v, want %v", outcomes, tt.first, tt.second, got, tt.want)
+				}
+				if sent := tt.want > 15*time.Second; (ln.count() == 1 && ln.left[0].err != nil) != sent {
+					t.Errorf("%v: Retry-After %v, then %v: sent away = %v, want %v", outcomes, tt.first, tt.second, !sent, sent)
+				}
+				ln.gone.Wait()
+			})
+		}
 	}
 }
 
 func TestRetryAfterOfOtherOutcomes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		for _, o := range []throttle.Outcome{throttle.Accepted, throttle.Unrelated} {
 			acquire(t, l).Done(throttle.Feedback{Outcome: o, RetryAfter: time.Hour})
 			if s := l.State(); s.ClosedUntil.After(time.Now()) || s.Rate != 10 {
@@ -373,7 +411,7 @@ func TestRetryAfterOfOtherOutcomes(t *testing.T) {
 
 func TestCloseSendsAllAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 1})
+		l := throttle.New(fixed(1))
 		acquire(t, l)
 		ln := stand(t, l, 5000)
 		time.Sleep(100 * ms)
@@ -396,7 +434,7 @@ func TestCloseSendsAllAway(t *testing.T) {
 
 func TestCloseDuringALongerRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		p := acquire(t, l)
 		p.Done(throttle.Feedback{Outcome: throttle.Throttled, RetryAfter: 10 * time.Second})
 		ln := stand(t, l, 3)
@@ -435,15 +473,18 @@ func TestProbe(t *testing.T) {
 		want []time.Duration
 	}{
 		{"accepted", time.Second, throttle.Feedback{Outcome: throttle.Accepted}, 10, []time.Duration{0, 1000 * ms, 1100 * ms, 1200 * ms}},
-		{"throttled", 1000 * ms, throttle.Feedback{Outcome: throttle.Throttled}, 7, []time.Duration{0, 1000 * ms, 1000*ms + time.Second/7, 1000*ms + 2*time.Second/7}},
-		{"unavailable", 1000 * ms, throttle.Feedback{Outcome: throttle.Unavailable}, 7, []time.Duration{0, 1000 * ms, 1000*ms + time.Second/7, 1000*ms + 2*time.Second/7}},
-		{"throttled for a while", 1000 * ms, throttle.Feedback{Outcome: throttle.Throttled, RetryAfter: 3 * time.Second}, 7, []time.Duration{0, 4000 * ms, 4000*ms + time.Second/7, 4000*ms + 2*time.Second/7}},
-		{"unrelated", time.Second, throttle.Feedback{Outcome: throttle.Unrelated}, 10, []time.Duration{0, 1000 * ms, 6000 * ms, 6100 * ms}}, // the second is a probe as well, and lasts
+		{"unavailable", time.Second, throttle.Feedback{Outcome: throttle.Unavailable}, 5, []time.Duration{0, 2200 * ms, 2400 * ms, 2600 * ms}},
+		{"unavailable for a while", time.Second, throttle.Feedback{Outcome: throttle.Unavailable, RetryAfter: 3 * time.Second}, 5, []time.Duration{0, 4000 * ms, 4200 * ms, 4400 * ms}},
+		// A refusal that is about the quota says nothing about the tier, nor does what
+		// is unrelated: the second is a probe as well, and lasts.
+		{"throttled", time.Second, throttle.Feedback{Outcome: throttle.Throttled}, 5, []time.Duration{0, 2200 * ms, 7200 * ms, 7400 * ms}},
+		{"throttled for a while", time.Second, throttle.Feedback{Outcome: throttle.Throttled, RetryAfter: 3 * time.Second}, 5, []time.Duration{0, 4000 * ms, 9000 * ms, 9200 * ms}},
+		{"unrelated", time.Second, throttle.Feedback{Outcome: throttle.Unrelated}, 10, []time.Duration{0, 1000 * ms, 6000 * ms, 6100 * ms}},
 		{"long", 0, throttle.Feedback{}, 10, []time.Duration{0, 5000 * ms, 5100 * ms, 5200 * ms}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := throttle.New(throttle.Config{StartRate: 10})
+				l := throttle.New(guided(10))
 				l.Close(time.Now().Add(time.Minute), "401")
 				time.Sleep(time.Minute)
 				ln := stand(t, l, 4)
@@ -455,8 +496,8 @@ func TestProbe(t *testing.T) {
 					ln.left[0].permit.Done(tt.done)
 				}
 				check(t, "leaving", ln.times(), tt.want...)
-				if got := l.State().Rate; got != tt.rate {
-					t.Errorf("rate = %v, want %v", got, tt.rate)
+				if s := l.State(); s.Rate != tt.rate || s.Reason == "probing" {
+					t.Errorf("%v/s, %s, want %v/s, and no probing any more", s.Rate, s.Reason, tt.rate)
 				}
 			})
 		})
@@ -467,7 +508,7 @@ func TestProbe(t *testing.T) {
 // says nothing about the next opening.
 func TestProbeOfAnEarlierClosure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		l.Close(time.Now().Add(time.Second), "401")
 		time.Sleep(time.Second)
 		old := acquire(t, l)
@@ -490,7 +531,7 @@ func TestProbeOfAnEarlierClosure(t *testing.T) {
 
 func TestProbeThatClosesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(fixed(10))
 		for range 3 {
 			l.Close(time.Now().Add(time.Second), "401")
 			time.Sleep(time.Second)
@@ -505,7 +546,7 @@ func TestProbeThatClosesAgain(t *testing.T) {
 
 func TestRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 0.1}) // a call in ten seconds
+		l := throttle.New(fixed(0.1)) // a call in ten seconds
 		room := func(when string, want int, wantAgain time.Duration) {
 			t.Helper()
 			n, again := l.Room()
@@ -540,32 +581,36 @@ func TestRoom(t *testing.T) {
 
 // A burst of refusals is one event.
 func TestOneFlightOneCut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var changes []float64
-		l := throttle.New(throttle.Config{StartRate: 100, OnChange: func(s throttle.State) { changes = append(changes, s.Rate) }})
-		ln := stand(t, l, 20)
-		ln.gone.Wait()
-		time.Sleep(time.Second)
-		for _, d := range ln.left[:10] {
-			d.permit.Done(throttle.Feedback{Outcome: throttle.Throttled})
-		}
-		p := acquire(t, l)
-		for _, d := range ln.left[10:] { // still of the same flight
-			time.Sleep(ms)
-			d.permit.Done(throttle.Feedback{Outcome: throttle.Unavailable})
-		}
-		p.Done(throttle.Feedback{Outcome: throttle.Unavailable}) // and this one is not
-		if diff := cmp.Diff([]float64{70, 49}, changes, cmp.Comparer(near)); diff != "" {
-			t.Errorf("rates after cuts (-want +got):\n%s", diff)
-		}
-	})
+	for _, outcome := range []throttle.Outcome{throttle.Throttled, throttle.Unavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			var changes []float64
+			config := guided(100)
+			config.OnChange = func(s throttle.State) { changes = append(changes, s.Rate) }
+			l := throttle.New(config)
+			ln := stand(t, l, 20)
+			ln.gone.Wait()
+			time.Sleep(time.Second)
+			for _, d := range ln.left[:10] {
+				d.permit.Done(throttle.Feedback{Outcome: outcome})
+			}
+			p := acquire(t, l)
+			for _, d := range ln.left[10:] { // still of the same flight
+				time.Sleep(ms)
+				d.permit.Done(throttle.Feedback{Outcome: outcome})
+			}
+			p.Done(throttle.Feedback{Outcome: outcome}) // and this one is not
+			if diff := cmp.Diff([]float64{50, 25}, changes, cmp.Comparer(near)); diff != "" {
+				t.Errorf("rates after cuts by %v (-want +got):\n%s", outcome, diff)
+			}
+		})
+	}
 }
 
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(math.Abs(a), math.Abs(b)) }
 
 func TestState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 10})
+		l := throttle.New(guided(10))
 		want := throttle.State{Rate: 10, Reason: "start"}
 		state := func() {
 			t.Helper()
@@ -590,58 +635,67 @@ func TestState(t *testing.T) {
 		want.InFlight, want.Unrelated = 4, 1
 		state()
 		ln.left[2].permit.Done(throttle.Feedback{Outcome: throttle.Throttled})
-		want.InFlight, want.Throttled, want.Rate, want.Reason = 3, 1, 7, "cut: 429"
+		want.InFlight, want.Throttled, want.Rate, want.Reason = 3, 1, 5, "cut: 429"
 		state()
 		ln.left[3].permit.Done(throttle.Feedback{Outcome: throttle.Throttled})
 		want.InFlight, want.Throttled = 2, 2
 		state()
 		acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Unavailable, RetryAfter: 1500 * ms})
-		want.Unavailable, want.Rate, want.Reason = 1, 4.9, "closed: retry-after 1.5s"
+		want.Unavailable, want.Reason = 1, "closed: Retry-After 1.5s"
 		want.ClosedUntil = time.Now().Add(1500 * ms)
 		state()
 		time.Sleep(1500 * ms)
-		want.Reason = "cut: capacity"
+		want.Reason = "cut: 429" // the quota and the tier are at 5/s both
 		state()
-		p := acquire(t, l)
-		ln = stand(t, l, 1)
-		p.Done(throttle.Feedback{Outcome: throttle.Accepted})
-		want.Accepted, want.Waiting, want.Rate, want.Reason = 2, 1, 4.9*math.Sqrt2, "grew"
+		acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Unavailable})
+		want.Unavailable, want.Rate, want.Reason = 2, 2.5, "cut: no capacity"
 		state()
-		ln.gone.Wait()
+		l.Close(time.Now().Add(time.Minute), "401")
+		want.ClosedUntil, want.Reason = time.Now().Add(time.Minute), "closed: 401"
+		state()
+		time.Sleep(time.Minute)
+		want.Reason = "probing"
+		state()
+		acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Accepted})
+		want.Accepted, want.Reason = 2, "cut: no capacity"
+		state()
 	})
 }
 
-// OnChange may ask the limiter anything, and never runs twice at a time.
+// OnChange may ask for the state and for room, and never runs twice at a time.
 func TestOnChange(t *testing.T) {
 	var l *throttle.Limiter
-	var running, calls atomic.Int64
-	l = throttle.New(throttle.Config{StartRate: 1e6, MinRate: 1e6, MaxRate: 1e6, OnChange: func(s throttle.State) {
+	var running, calls, refusals atomic.Int64
+	config := fixed(1e6)
+	config.OnChange = func(s throttle.State) {
 		if n := running.Add(1); n != 1 {
 			t.Errorf("OnChange runs %d times at once", n)
 		}
 		calls.Add(1)
-		if s.Reason != "cut: 429" {
-			t.Errorf("OnChange(%q), want cut: 429", s.Reason)
-		}
 		l.State()
 		l.Room()
-		if p, err := l.Acquire(t.Context(), throttle.Cost{}); err == nil {
-			p.Done(throttle.Feedback{Outcome: throttle.Unrelated})
+		time.Sleep(10 * time.Microsecond)
+		if s.Reason == "start" {
+			t.Error("OnChange(start), want news")
 		}
-		runtime.Gosched()
 		running.Add(-1)
-	}})
+	}
+	l = throttle.New(config)
 	var gone sync.WaitGroup
-	for range 8 {
+	for i := range 8 {
 		gone.Go(func() {
-			for range 100 {
-				acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Throttled})
+			for n := range 50 {
+				l.Close(time.Now().Add(100*time.Microsecond), fmt.Sprint(i, n))
+				if p, err := l.Acquire(t.Context(), throttle.Cost{}); err == nil {
+					p.Done(throttle.Feedback{Outcome: throttle.Throttled, RetryAfter: time.Microsecond})
+					refusals.Add(1)
+				}
 			}
 		})
 	}
 	gone.Wait()
-	if n := calls.Load(); n == 0 || n > 800 {
-		t.Errorf("OnChange called %d times for 800 refusals, want 1 to 800", n)
+	if n := calls.Load(); n < 100 || n > 3*400 {
+		t.Errorf("OnChange called %d times for 400 closures and %d refusals, want 100 to 1200", n, refusals.Load())
 	}
 }
 
@@ -649,6 +703,100 @@ func TestZeroPermit(_ *testing.T) {
 	for _, o := range []throttle.Outcome{throttle.Accepted, throttle.Throttled} {
 		throttle.Permit{}.Done(throttle.Feedback{Outcome: o, RetryAfter: time.Hour})
 	}
+	throttle.Permit{}.Started().Done(throttle.Feedback{})
+	throttle.Permit{}.Cancel()
+}
+
+// A permit given back is as if it had not been given.
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := fixed(1)
+		config.MaxInFlight = 1
+		l := throttle.New(config)
+		c := throttle.Cost{Input: 1000}
+		for range 10 { // or nothing would be weighed yet
+			p, err := l.Acquire(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Done(throttle.Feedback{Used: c})
+		}
+		time.Sleep(time.Second)
+		for range 3 {
+			p, err := l.Acquire(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			time.AfterFunc(100*ms, p.Cancel)
+			p, err = l.Acquire(t.Context(), c)
+			if got := time.Since(start); err != nil || got != 100*ms {
+				t.Errorf("Acquire after a permit was given back = %v after %v, want it at once", err, got)
+			}
+			p.Cancel()
+		}
+		want := throttle.State{Rate: 1, Reason: "start", Accepted: 10}
+		if diff := cmp.Diff(want, l.State()); diff != "" {
+			t.Errorf("State (-want +got):\n%s", diff)
+		}
+		time.Sleep(10 * time.Second)
+		acquire(t, l).Cancel()
+		acquire(t, l)
+	})
+	synctest.Test(t, func(t *testing.T) { // a probe
+		l := throttle.New(fixed(10))
+		l.Close(time.Now().Add(time.Second), "401")
+		time.Sleep(time.Second)
+		p := acquire(t, l)
+		ln := stand(t, l, 2)
+		time.Sleep(500 * ms)
+		p.Cancel()
+		time.Sleep(500 * ms)
+		if n := ln.count(); n != 1 {
+			t.Errorf("%d left when the probe was given back, want 1: another probe", n)
+		}
+		ln.gone.Wait()
+	})
+}
+
+// Whoever waits for a limit in flight leaves when a call ends, and not before.
+func TestInFlightWakesTheLine(t *testing.T) {
+	for name, config := range map[string]throttle.Config{
+		"configured": {StartRate: 100, MaxInFlight: 2},
+		"remembered": {StartRate: 100, Level: throttle.Level{Rate: 200, InFlight: 2}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := throttle.New(config)
+			p, q := acquire(t, l), acquire(t, l)
+			ln := stand(t, l, 2)
+			time.Sleep(300 * ms)
+			p.Done(throttle.Feedback{})
+			time.Sleep(400 * ms)
+			q.Done(throttle.Feedback{Outcome: throttle.Unrelated})
+			check(t, name+": leaving", ln.times(), 300*ms, 700*ms)
+		})
+	}
+}
+
+// What counts is when an attempt really starts.
+func TestStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := throttle.New(guided(100))
+		p, q, r := acquire(t, l), acquire(t, l), acquire(t, l)
+		time.Sleep(time.Second)
+		p.Done(throttle.Feedback{Outcome: throttle.Throttled})
+		time.Sleep(time.Second)
+		q.Done(throttle.Feedback{Outcome: throttle.Throttled})
+		if got := l.State().Rate; got != 50 {
+			t.Errorf("rate after old news = %v, want 50", got)
+		}
+		r = r.Started()
+		time.Sleep(time.Second)
+		r.Done(throttle.Feedback{Outcome: throttle.Throttled})
+		if got := l.State().Rate; got != 25 {
+			t.Errorf("rate after news = %v, want 25", got)
+		}
+	})
 }
 
 // However long nobody came, what leaves at once is one call and 2 % of a second.
@@ -658,7 +806,7 @@ func TestBurst(t *testing.T) {
 		want int
 	}{{0.05, 1}, {1, 1}, {10, 1}, {49, 1}, {50, 2}, {100, 3}, {1000, 21}, {10_000, 201}} {
 		synctest.Test(t, func(t *testing.T) {
-			l := throttle.New(throttle.Config{StartRate: tt.rate})
+			l := throttle.New(fixed(tt.rate))
 			time.Sleep(time.Hour)
 			ctx, cancel := context.WithCancel(t.Context())
 			var got atomic.Int64
@@ -684,10 +832,11 @@ func TestBurst(t *testing.T) {
 // grown has the slack it needs.
 func TestBurstFollowsTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 100})
+		set := throttle.NewSet(func(throttle.Lane) throttle.Config { return guided(100) })
+		l := set.Limiter(throttle.Lane{})
 		p := acquire(t, l)
 		time.Sleep(time.Second)
-		for range 3 { // to 34/s
+		for range 3 { // to 12.5/s
 			p.Done(throttle.Feedback{Outcome: throttle.Throttled})
 			time.Sleep(time.Second)
 			p = acquire(t, l)
@@ -696,7 +845,20 @@ func TestBurstFollowsTheRate(t *testing.T) {
 		time.Sleep(time.Second)
 		ln := stand(t, l, 4)
 		if n := ln.count(); n != 1 {
-			t.Errorf("%d left at once at %.0f/s, want 1", n, l.State().Rate)
+			t.Errorf("%d left at once at %.1f/s, want 1", n, l.State().Rate)
+		}
+		ln.gone.Wait()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		set := throttle.NewSet(func(throttle.Lane) throttle.Config { return guided(100) })
+		l := set.Limiter(throttle.Lane{})
+		set.Share(nil, throttle.Share{Workers: 10})
+		time.Sleep(time.Second)
+		set.Share(nil, throttle.Share{Workers: 1})
+		time.Sleep(time.Second)
+		ln := stand(t, l, 4)
+		if n := ln.count(); n != 3 {
+			t.Errorf("%d left at once at %.0f/s, want 3", n, l.State().Rate)
 		}
 		ln.gone.Wait()
 	})
@@ -705,7 +867,7 @@ func TestBurstFollowsTheRate(t *testing.T) {
 func TestAccuracy(t *testing.T) {
 	for _, rate := range []float64{0.5, 50, 500, 2000} {
 		synctest.Test(t, func(t *testing.T) {
-			l := throttle.New(throttle.Config{StartRate: rate, MaxRate: rate})
+			l := throttle.New(fixed(rate))
 			ctx, cancel := context.WithCancel(t.Context())
 			span := time.Duration(max(5, 200/rate) * float64(time.Second))
 			var got atomic.Int64
@@ -736,7 +898,7 @@ func TestAccuracy(t *testing.T) {
 
 func TestThousandsInLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := throttle.New(throttle.Config{StartRate: 1000, MaxRate: 1000})
+		l := throttle.New(fixed(1000))
 		start := time.Now()
 		var gone sync.WaitGroup
 		for range 10_000 {
@@ -751,29 +913,39 @@ func TestThousandsInLine(t *testing.T) {
 
 // A hard landing for all the select statements: everything at once, in real time.
 func TestConcurrentUse(t *testing.T) {
-	l := throttle.New(throttle.Config{StartRate: 1e6, MinRate: 1e4, MaxRate: 1e6, OnChange: func(throttle.State) {}})
-	var gone sync.WaitGroup
-	for i := range 16 {
-		gone.Go(func() {
-			for n := range 200 {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%7)*50*time.Microsecond)
-				p, err := l.Acquire(ctx, throttle.Cost{})
-				cancel()
-				if err == nil {
-					p.Done(throttle.Feedback{Outcome: throttle.Outcome((i + n) % 4)})
+	for _, guided := range []bool{false, true} {
+		config := throttle.Config{StartRate: 1e6, MinRate: 1e4, MaxRate: 1e6, Guided: guided, MaxInFlight: 8, OnChange: func(throttle.State) {}}
+		set := throttle.NewSet(func(throttle.Lane) throttle.Config { return config })
+		lanes := []*throttle.Limiter{set.Limiter(throttle.Lane{Tier: "flex"}), set.Limiter(throttle.Lane{Tier: "default"})}
+		var gone sync.WaitGroup
+		for i := range 16 {
+			gone.Go(func() {
+				l := lanes[i%2]
+				for n := range 200 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%7)*50*time.Microsecond)
+					p, err := l.Acquire(ctx, throttle.Cost{Input: n})
+					cancel()
+					if err == nil {
+						p.Done(throttle.Feedback{Outcome: throttle.Outcome((i + n) % 4), Used: throttle.Cost{Input: i}})
+					}
+					if n%50 == 0 {
+						l.Close(time.Now().Add(50*time.Microsecond), "test")
+						set.Share(nil, throttle.Share{Workers: 1 + n%3, Rate: 1e5})
+					}
+					l.Room()
+					set.Levels()
+					set.Report()
+					if s := l.State(); s.InFlight < 0 || s.InFlight > 8 || s.Waiting < 0 || s.Waiting > 8 {
+						t.Errorf("State = %+v, want at most 8 in flight and waiting", s)
+					}
 				}
-				if n%50 == 0 {
-					l.Close(time.Now().Add(50*time.Microsecond), "test")
-				}
-				l.Room()
-				if s := l.State(); s.InFlight < 0 || s.InFlight > 16 || s.Waiting < 0 || s.Waiting > 16 {
-					t.Errorf("State = %+v, want at most 16 in flight and waiting", s)
-				}
+			})
+		}
+		gone.Wait()
+		for _, l := range lanes {
+			if s := l.State(); s.InFlight != 0 || s.Waiting != 0 {
+				t.Errorf("State = %+v, want none in flight or waiting", s)
 			}
-		})
-	}
-	gone.Wait()
-	if s := l.State(); s.InFlight != 0 || s.Waiting != 0 {
-		t.Errorf("State = %+v, want none in flight or waiting", s)
+		}
 	}
 }
