@@ -57,6 +57,10 @@ type Job struct {
 	// Tiers are the service tiers to try, in order, or nil for the operator's.
 	Tiers []string
 
+	// Regions are the only ones the job may be sent to, or nil for all of the
+	// operator's.
+	Regions []string
+
 	// Deadline is when an answer is no longer wanted. Zero means never.
 	Deadline time.Time
 

@@ -194,6 +194,8 @@ func (j *Job) setOption(key string, value []byte) error {
 				return bad(field, "%.80q, want some of %s", t, strings.Join(ServiceTiers, ", "))
 			}
 		}
+	case "regions":
+		return j.setRegions(field, value)
 	case "schema":
 		j.Schema = nil
 		switch value[0] {
@@ -216,7 +218,24 @@ func (j *Job) setOption(key string, value []byte) error {
 			}
 		}
 	default:
-		return bad(fmt.Sprintf("upwell.%.80s", key), "unknown key, want run, deadline, tiers, schema or max_attempts")
+		return bad(fmt.Sprintf("upwell.%.80s", key), "unknown key, want run, deadline, tiers, regions, schema or max_attempts")
+	}
+	return nil
+}
+
+// setRegions takes no list that allows nothing: whoever wrote it meant something
+// else, and where data may go is not to be guessed.
+func (j *Job) setRegions(field string, value []byte) error {
+	if err := read(field, value, &j.Regions); err != nil {
+		return err
+	}
+	if j.Regions != nil && len(j.Regions) == 0 {
+		return bad(field, "empty, want at least one Region, or leave it out")
+	}
+	for _, r := range j.Regions {
+		if !regionName.MatchString(r) {
+			return bad(field, "%.80q, want the names of Regions, such as us-west-2", r)
+		}
 	}
 	return nil
 }
@@ -276,6 +295,9 @@ func (j *Job) setBody(body []byte) (err error) {
 // runName has no separator, no leading dot and nothing that a shell, a URL or a
 // file system reads as anything but a letter.
 var runName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
+
+// regionName is how AWS and the others spell theirs.
+var regionName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // CheckRun reports what is wrong with the name of a run: it is a folder of
 // results, so it is held to letters, digits, dot, dash and underscore.

@@ -27,6 +27,7 @@ import (
 //   - setOptions: the last error, or none after the first; an unknown key is
 //     ignored; max_attempts of 101 or 0; a null schema is kept; a run's error is
 //     dropped
+//   - setRegions: an empty list is none; any text is a name
 //   - setBody: "auto" is a tier; stream or background is not looked at; both of
 //     tiers and service_tier are taken; Body is copied
 //   - CheckRun: a leading dot, or dirt at the end; >= MaxRun
@@ -53,7 +54,7 @@ func withID(id string) string {
 func TestParse(t *testing.T) {
 	const text = "\r\n\t " + `{"custom_id":"msa-0042", "method":"POST","url":"/v1/chat/completions","note":[1,"]"],
 		"body": {"model":"xai.grok-4.3","messages":[]} ,"upwell":{"run":"nightly","deadline":"2026-01-02T15:04:05+01:00",
-		"tiers":["flex","default"],"schema":{"type" : "object"},"max_attempts":3}}` + "\r\n"
+		"tiers":["flex","default"],"regions":["us-west-2","eu-central-1"],"schema":{"type" : "object"},"max_attempts":3}}` + "\r\n"
 	got, err := jobs.Parse([]byte(text), "default")
 	if err != nil {
 		t.Fatalf("Parse(%s) = %v, want nil", text, err)
@@ -64,6 +65,7 @@ func TestParse(t *testing.T) {
 		Model:       "xai.grok-4.3",
 		Body:        json.RawMessage(`{"model":"xai.grok-4.3","messages":[]}`),
 		Tiers:       []string{"flex", "default"},
+		Regions:     []string{"us-west-2", "eu-central-1"},
 		Deadline:    time.Date(2026, 1, 2, 14, 4, 5, 0, time.UTC),
 		Schema:      json.RawMessage(`{"type" : "object"}`),
 		MaxAttempts: 3,
@@ -122,6 +124,8 @@ func TestParseTakes(t *testing.T) {
 		{"empty run", with(`"upwell":{"run":""}`), same},
 		{"null deadline", withOption(`"deadline":null`), run(same)},
 		{"null tiers", withOption(`"tiers":null`), run(same)},
+		{"null regions", withOption(`"regions":null`), run(same)},
+		{"last of two lists of regions", withOption(`"regions":["b"],"regions":["a"]`), run(func(j *jobs.Job) { j.Regions = []string{"a"} })},
 		{"null schema", withOption(`"schema":null`), run(same)},
 		{"null max_attempts", withOption(`"max_attempts":null`), run(same)},
 		{"named schema", withOption(`"schema":"clauses"`), run(func(j *jobs.Job) { j.Schema = json.RawMessage(`"clauses"`) })},
@@ -217,10 +221,10 @@ func TestParseRefuses(t *testing.T) {
 
 		{"list as options", with(`"upwell":[]`), a, "upwell", "a JSON array, want an object"},
 		{"string as options", with(`"upwell":"flex"`), a, "upwell", "a JSON string, want an object"},
-		{"unknown option", withOption(`"priority":1`), ra, "upwell.priority", "unknown key, want run, deadline, tiers, schema or max_attempts"},
-		{"unknown option before run", with(`"upwell":{"x":1,"run":"r"}`), ra, "upwell.x", "unknown key, want run, deadline, tiers, schema or max_attempts"},
-		{"two unknown options", withOption(`"x":1,"y":2`), ra, "upwell.x", "unknown key, want run, deadline, tiers, schema or max_attempts"},
-		{"option in capitals", withOption(`"Tiers":["flex"]`), ra, "upwell.Tiers", "unknown key, want run, deadline, tiers, schema or max_attempts"},
+		{"unknown option", withOption(`"priority":1`), ra, "upwell.priority", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
+		{"unknown option before run", with(`"upwell":{"x":1,"run":"r"}`), ra, "upwell.x", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
+		{"two unknown options", withOption(`"x":1,"y":2`), ra, "upwell.x", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
+		{"option in capitals", withOption(`"Tiers":["flex"]`), ra, "upwell.Tiers", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
 		{"run that climbs", with(`"upwell":{"run":"../x"}`), a, "upwell.run", `"../x", want letters, digits, dot, dash or underscore, not starting with a dot or dash`},
 		{"long run", with(`"upwell":{"run":"` + strings.Repeat("x", 129) + `"}`), a, "upwell.run", "129 bytes long, want at most 128"},
 		{"number as run", with(`"upwell":{"run":1}`), a, "upwell.run", "a JSON number, want a string"},
@@ -229,6 +233,12 @@ func TestParseRefuses(t *testing.T) {
 		{"string as tiers", withOption(`"tiers":"flex"`), ra, "upwell.tiers", "a JSON string, want a list"},
 		{"number among tiers", withOption(`"tiers":["flex",1]`), ra, "upwell.tiers", "a JSON number, want a string"},
 		{"tiers twice", with(`"body":{"model":"m","service_tier":"flex"},"upwell":{"tiers":["default"]}`), a, "upwell.tiers", `the body already asks for service_tier "flex": keep one of the two`},
+		{"no region", withOption(`"regions":[]`), ra, "upwell.regions", "empty, want at least one Region, or leave it out"},
+		{"empty region", withOption(`"regions":["us-west-2",""]`), ra, "upwell.regions", `"", want the names of Regions, such as us-west-2`},
+		{"null region", withOption(`"regions":[null]`), ra, "upwell.regions", `"", want the names of Regions, such as us-west-2`},
+		{"region in capitals", withOption(`"regions":["EU"]`), ra, "upwell.regions", `"EU", want the names of Regions, such as us-west-2`},
+		{"several in one", withOption(`"regions":["us-west-2,us-east-1"]`), ra, "upwell.regions", `"us-west-2,us-east-1", want the …`},
+		{"string as regions", withOption(`"regions":"us-west-2"`), ra, "upwell.regions", "a JSON string, want a list"},
 		{"day as deadline", withOption(`"deadline":"2026-01-02"`), ra, "upwell.deadline", `"2026-01-02", want a time such as "2026-01-02T15:04:05Z"`},
 		{"seconds as deadline", withOption(`"deadline":1767366245`), ra, "upwell.deadline", `1767366245, want a time such as "2026-01-02T15:04:05Z"`},
 		{"word as deadline", withOption(`"deadline":"tomorrow"`), ra, "upwell.deadline", `"tomorrow", want a time such as "2026-01-02T15:04:05Z"`},
@@ -377,7 +387,7 @@ func TestCheckRun(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		``, `{`, `{}`, `null`, `[1]`, withID(`"a"`), withID(`"\ud800"`), with(`"method":"POST"`),
-		withOption(`"deadline":"2026-01-02T15:04:05Z","tiers":["flex"],"schema":{"a":"\\"},"max_attempts":3`),
+		withOption(`"deadline":"2026-01-02T15:04:05Z","tiers":["flex"],"regions":["a"],"schema":{"a":"\\"},"max_attempts":3`),
 		withOption(`"schema":"name"`), withBody(`"service_tier":"flex","stream":false`),
 		withBody(`"x":[1,-2.5e+3,true,null,{"a":"]\\\""}, ""]`), " \t" + withID(`"a"`) + "\n",
 		strings.ReplaceAll(withID(`"a"`), ",", " ,\r\n"),
@@ -426,6 +436,9 @@ func checkAgain(t *testing.T, j jobs.Job) {
 	opt := map[string]any{"run": j.Run}
 	if j.Tiers != nil {
 		opt["tiers"] = j.Tiers
+	}
+	if j.Regions != nil {
+		opt["regions"] = j.Regions
 	}
 	if !j.Deadline.IsZero() {
 		opt["deadline"] = j.Deadline

@@ -14,6 +14,12 @@
 //     a missing permission, is returned at once, with what would.
 //   - Listings and reads hold no more than a page or a line in memory.
 //
+// Beside the runs, a [Board] is a small object for what workers share,
+//
+//	<prefix>/state/<name>.json
+//
+// which is replaced only by those who have read what they replace (If-Match).
+//
 // # Requests
 //
 // A result costs one PUT, and a HEAD more when its place is taken. Has costs a

@@ -35,6 +35,14 @@ func status(err error) int {
 	return 0
 }
 
+// codeOf returns the code of S3's answer, or nothing.
+func codeOf(err error) string {
+	if e, ok := errors.AsType[smithy.APIError](err); ok {
+		return e.ErrorCode()
+	}
+	return ""
+}
+
 // explain adds what to do about err, which befell a request that takes the
 // permission named action.
 func (s *Sink) explain(action string, err error) error {
@@ -48,10 +56,7 @@ func (s *Sink) explain(action string, err error) error {
 }
 
 func (s *Sink) advice(action string, err error) string {
-	var code string
-	if e, ok := errors.AsType[smithy.APIError](err); ok {
-		code = e.ErrorCode()
-	}
+	code := codeOf(err)
 	switch here, home := s.client.Options().Region, region(err); {
 	case home != "" && home != here:
 		return fmt.Sprintf("the bucket is in %s, not in %s: set the Region of the bucket", home, here)
@@ -74,7 +79,8 @@ func (s *Sink) advice(action string, err error) string {
 
 // permission says how to allow an action.
 func (s *Sink) permission(action string) string {
-	objects := s.bucket + "/" + strings.TrimPrefix(s.prefix+"/runs/*", "/")
+	root := s.bucket + "/" + strings.TrimPrefix(s.prefix+"/", "/")
+	objects := root + "runs/* and " + root + "state/*"
 	switch action {
 	case "s3:ListBucket":
 		return fmt.Sprintf("allow %s on %s, and see that the credentials and the bucket belong together", action, s.bucket)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
@@ -63,23 +64,31 @@ func (s *Sink) Manifest(ctx context.Context, run string) (sink.Manifest, error) 
 // the SDK only retries up to an answer's beginning.
 const readTries = 3
 
-func (s *Sink) read(ctx context.Context, key string) (b []byte, err error) {
+func (s *Sink) read(ctx context.Context, key string) ([]byte, error) {
+	b, _, err := s.get(ctx, key)
+	return b, err
+}
+
+// get returns an object and its ETag. When there is none, the error is
+// [fs.ErrNotExist].
+func (s *Sink) get(ctx context.Context, key string) (b []byte, etag string, err error) {
 	for range readTries {
 		var out *s3.GetObjectOutput
 		out, err = s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key})
 		if _, ok := errors.AsType[*types.NoSuchKey](err); ok {
-			return nil, fs.ErrNotExist
+			return nil, "", fs.ErrNotExist
 		}
 		if err != nil {
-			return nil, s.explain("s3:GetObject", err)
+			return nil, "", s.explain("s3:GetObject", err)
 		}
 		b, err = io.ReadAll(out.Body)
 		out.Body.Close()
 		if err == nil || ctx.Err() != nil {
+			etag = aws.ToString(out.ETag)
 			break
 		}
 	}
-	return b, err
+	return b, etag, err
 }
 
 // An Object is a stored line, as a listing knows it.

@@ -178,12 +178,7 @@ func (s *Sink) write(ctx context.Context, n int, o object) error {
 	case n == 0 && s.direct != nil:
 		return s.direct.put(ctx, o)
 	}
-	in := &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: &o.key, Body: bytes.NewReader(o.body),
-		ContentType:    new(contentType),
-		ChecksumSHA256: new(o.base64()),
-		Metadata:       map[string]string{sumKey: o.hex()},
-	}
+	in := s.input(o)
 	if o.once {
 		in.IfNoneMatch = new("*")
 	}
@@ -194,11 +189,24 @@ func (s *Sink) write(ctx context.Context, n int, o object) error {
 	return s.explain("s3:PutObject", err)
 }
 
+// input returns the request that stores o.
+func (s *Sink) input(o object) *s3.PutObjectInput {
+	return &s3.PutObjectInput{
+		Bucket: &s.bucket, Key: &o.key, Body: bytes.NewReader(o.body),
+		ContentType:    new(contentType),
+		ChecksumSHA256: new(o.base64()),
+		Metadata:       map[string]string{sumKey: o.hex()},
+	}
+}
+
+// errDeleted is the error of looking for what was there a moment ago.
+var errDeleted = errors.New("what was there has been deleted")
+
 // holds reports whether what is stored in o's place is o.
 func (s *Sink) holds(ctx context.Context, o object) (bool, error) {
 	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: &o.key})
 	if status(err) == http.StatusNotFound {
-		return false, errors.New("what was there has been deleted") // the next round may store it
+		return false, errDeleted // the next round may store it
 	}
 	if err != nil {
 		return false, s.explain("s3:GetObject", err)
