@@ -15,6 +15,7 @@ const (
 	Received  EventKind = iota // a message was received
 	Permitted                  // a lane let an attempt start
 	Attempted                  // an attempt ended; Err is nil if it was answered
+	Escalated                  // a job moved up to the tier of Lane
 	Stored                     // a result is stored, and it is this worker's
 	Duplicate                  // the job had a result already; nothing was stored
 	Buried                     // the job is dead-lettered
@@ -26,7 +27,7 @@ const (
 
 func (k EventKind) String() string {
 	return [...]string{
-		"received", "permitted", "attempted", "stored", "duplicate", "buried", "released", "lost", "paused", "resumed",
+		"received", "permitted", "attempted", "escalated", "stored", "duplicate", "buried", "released", "lost", "paused", "resumed",
 	}[k]
 }
 
@@ -37,7 +38,7 @@ type Event struct {
 	At      time.Time
 	Message string        // id of the message
 	Key     jobs.Key      // of the job
-	Lane    throttle.Lane // of the attempt
+	Lane    throttle.Lane // of the attempt; Escalated: of the next one
 	Waited  time.Duration // Permitted: for the lane
 	Attempt jobs.Attempt  // Attempted
 	Outcome throttle.Outcome

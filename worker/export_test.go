@@ -12,5 +12,12 @@ func (w *Worker) Full(bytes int64) error {
 		return fmt.Errorf("room for %d messages of %d and %d bytes of %d, %d held, %d slots taken, %d jobs under way",
 			w.room.free, w.room.total, w.room.bytes, bytes, w.held.len(), len(w.slots), len(w.known.active))
 	}
+	w.lanes.mu.Lock()
+	defer w.lanes.mu.Unlock()
+	for id, ln := range w.lanes.used {
+		if len(ln.line) != 0 || ln.size != 0 {
+			return fmt.Errorf("%d places of %d bytes in the line of %s", len(ln.line), ln.size, id)
+		}
+	}
 	return nil
 }

@@ -47,16 +47,16 @@ func (w *Worker) receive(ctx context.Context, start func(*hold)) error {
 	}
 }
 
-// reserve waits until something can be sent and there is room for it.
+// reserve waits until something can be sent, or may be, and there is room for it.
 func (w *Worker) reserve(ctx context.Context) (n int, each int64) {
 	for {
-		most := w.lanes.wait(ctx)
+		most, look := w.lanes.wait(ctx)
 		if most == 0 {
 			return 0, 0
 		}
 		n, each = w.room.reserve(ctx, most)
 		most, _ = w.lanes.room() // they may have closed meanwhile
-		if n <= most {
+		if n <= most || look {
 			return n, each
 		}
 		w.room.settle(n-most, each, nil)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"upwell/jobs"
@@ -36,6 +37,9 @@ type task struct {
 	h   *hold
 	m   jobs.Message
 	job jobs.Job
+
+	tiers   []string // the job's, from the one it has come to
+	regions []string // where it may be sent
 
 	attempts []jobs.Attempt
 	counted  int       // attempts that count, earlier deliveries included
@@ -71,6 +75,7 @@ func (w *Worker) handle(ph phases, h *hold) {
 		t.settle(ph.settle, ending{letter: t.letter(jobs.BadJob, err.Error())})
 		return
 	}
+	t.tiers, t.regions = w.tiers(&t.job), w.regions(&t.job)
 	fresh, settledBefore := w.known.begin(t.job.Key)
 	if !fresh {
 		t.giveBack(ph, released(copyDelay/2+rand.N(copyDelay/2), errors.New("another message for the job is under way")))
@@ -129,6 +134,10 @@ func (t *task) run(ph phases) ending {
 	if ph.wait.Err() != nil {
 		return released(0, context.Cause(ph.wait)) // it may not even have been looked up
 	}
+	if len(t.regions) == 0 {
+		return t.bury(jobs.BadJob, fmt.Sprintf("upwell.regions allows %s, and this worker may use %s: no Region is among both",
+			strings.Join(t.job.Regions, ", "), strings.Join(t.w.cfg.Regions, ", ")))
+	}
 	if t.m.Receives > t.w.cfg.MaxReceives {
 		return t.bury(jobs.Poison, fmt.Sprintf(
 			"delivered %d times and never settled: it may have stopped the workers that had it", t.m.Receives))
@@ -163,29 +172,24 @@ func (t *task) waiting(ctx context.Context) (context.Context, func()) {
 
 // attempt makes one attempt, and returns nil if there should be another.
 func (t *task) attempt(wait, work context.Context) *ending {
-	ln := t.w.lanes.pick(t.job.Model, t.w.tier(&t.job))
-	call := Call{Job: &t.job, Lane: ln.Lane}
 	asked := time.Now()
-	permit, err := ln.Acquire(wait, t.w.endpoint.Cost(call))
-	if closed, ok := errors.AsType[*throttle.ClosedError](err); ok {
-		other := t.w.lanes.pick(t.job.Model, t.w.tier(&t.job))
-		if other != ln && !time.Now().Before(other.State().ClosedUntil) {
-			return nil // another Region has room
-		}
-		return new(released(time.Until(closed.Until), closed))
-	}
+	ln, permit, err := t.permit(wait)
 	if err != nil {
-		return nil // run sees why
+		return t.turnedAway(ln, err)
 	}
 	if !t.slot(wait, ln) {
-		permit.Done(throttle.Feedback{Outcome: throttle.Unrelated})
+		permit.Cancel()
 		return nil
 	}
+	permit = permit.Started()
 	t.w.observe(Event{Kind: Permitted, Message: t.m.ID, Key: t.job.Key, Lane: ln.Lane, Waited: time.Since(asked)})
 	start := time.Now()
-	ans, err := t.call(work, call)
+	ans, err := t.call(work, Call{Job: &t.job, Lane: ln.Lane})
 	<-t.w.slots
 	fail := t.book(ln.Lane, start, ans, err)
+	if fail == nil || fail.Answer != nil {
+		ln.served(start, time.Since(start))
+	}
 	if fail == nil {
 		permit.Done(throttle.Feedback{Outcome: throttle.Accepted, Used: used(ans.Usage)})
 		if ln.worked(start) {
@@ -197,15 +201,50 @@ func (t *task) attempt(wait, work context.Context) *ending {
 	return t.judge(wait, work, ln, permit, start, fail)
 }
 
-// slot waits for a slot, and reports whether the call may still start: in the
-// meantime the wait may have ended, or the lane closed.
+// permit waits in the line of the best lane.
+func (t *task) permit(wait context.Context) (*lane, throttle.Permit, error) {
+	ctx, p, ln, err := t.w.lanes.join(wait, t)
+	if err != nil {
+		return ln, throttle.Permit{}, err
+	}
+	permit, err := ln.Acquire(ctx, t.w.endpoint.Cost(Call{Job: &t.job, Lane: ln.Lane}))
+	if err != nil {
+		t.w.lanes.leave(p, nil)
+		return ln, permit, err
+	}
+	t.w.lanes.leave(p, ln)
+	return ln, permit, nil
+}
+
+// turnedAway decides what becomes of a job that had to leave the line of ln, and
+// returns nil if it should stand in line again.
+func (t *task) turnedAway(ln *lane, err error) *ending {
+	crowded, long := errors.AsType[*crowdedError](err)
+	closed, shut := errors.AsType[*throttle.ClosedError](err)
+	switch {
+	case !long && !shut && !errors.Is(err, errNear):
+		return nil // it goes elsewhere, or run sees why
+	case t.climb(ln):
+		return nil
+	case long:
+		return new(t.putOff(crowded.delay, crowded))
+	case shut && !t.w.lanes.other(t, ln):
+		return new(t.putOff(time.Until(closed.Until), closed))
+	default:
+		return nil
+	}
+}
+
+// slot waits for a slot, and reports whether the call may still start: the wait
+// may have ended meanwhile, or the permit may be no good any more.
 func (t *task) slot(wait context.Context, ln *lane) bool {
+	given := time.Now()
 	select {
 	case t.w.slots <- struct{}{}:
 	case <-wait.Done():
 		return false
 	}
-	if wait.Err() != nil || time.Now().Before(ln.State().ClosedUntil) {
+	if wait.Err() != nil || ln.outdated(given) {
 		<-t.w.slots
 		return false
 	}
@@ -272,6 +311,10 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 	permit.Done(f)
 	switch fail.Kind {
 	case Throttled, Unavailable:
+		ln.turnedDown(start, fail)
+		if fail.Kind == Unavailable {
+			t.climb(ln)
+		}
 		return nil // the limiter, not the job, pays for a refusal
 	case Permanent:
 		t.counted++

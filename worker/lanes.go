@@ -1,11 +1,11 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
 
-	"upwell/jobs"
 	"upwell/throttle"
 )
 
@@ -20,15 +20,21 @@ const (
 	// inUse is how long a lane counts as one of those that work comes for,
 	// after a job last asked for it. It outlasts every closure.
 	inUse = 90 * time.Minute
+
+	// lookEvery is how often messages are asked for while no lane known has
+	// room, a batch at a time. Those for closed lanes are given back, which
+	// is a few requests a minute and costs them nothing.
+	lookEvery = time.Minute
 )
 
-// lanes knows which lanes are in use, and chooses among them.
+// lanes knows which lanes are in use, chooses among them, and keeps their lines.
 type lanes struct {
-	set     *throttle.Set
-	regions []string
+	set   *throttle.Set
+	space func() space // what the room still takes
 
-	mu   sync.Mutex
-	used map[throttle.Lane]*lane
+	mu    sync.Mutex
+	used  map[throttle.Lane]*lane
+	asked time.Time // when there was last a reason to ask for messages
 }
 
 // A lane is a limiter and what the worker knows beside it.
@@ -36,67 +42,125 @@ type lane struct {
 	throttle.Lane
 	*throttle.Limiter
 
-	usedAt time.Time // guarded by lanes.mu
+	// Guarded by lanes.mu.
+	usedAt    time.Time // when a job last wanted it, or zero
+	startedAt time.Time // when it last gave a permit
+	line      []*place  // of those who wait for one, in order
+	size      int64     // bytes of their messages
+	crowdedAt time.Time // since when they are too many, or zero
+	turn      time.Time // of the last one who was put off for that
 
 	mu       sync.Mutex
 	pauses   int       // closures since a credential was last good
 	closedAt time.Time // when the last of them began
 	until    time.Time // and when it ends
+	demand   demand
 }
 
-func newLanes(set *throttle.Set, regions []string) *lanes {
-	return &lanes{set: set, regions: regions, used: make(map[throttle.Lane]*lane)}
+func newLanes(set *throttle.Set, space func() space) *lanes {
+	return &lanes{set: set, space: space, used: make(map[throttle.Lane]*lane)}
 }
 
-// pick returns the lane where a job for that model and tier should stand in
-// line: the one with the shortest wait, among the Regions.
-func (ls *lanes) pick(model, tier string) *lane {
-	best := ls.get(throttle.Lane{Region: ls.regions[0], Model: model, Tier: tier})
-	if len(ls.regions) == 1 {
-		return best
+// A load is how a lane looks to a newcomer, at one moment.
+type load struct {
+	wait  time.Duration // until it starts
+	each  time.Duration // between two starts
+	ahead int           // who start before it
+	busy  float64       // seconds of the lane's rate that are in flight
+	since time.Time     // when the lane last started anything
+}
+
+// slowest is the least rate that is reckoned with, in calls per second. A line of
+// thousands is then expected to last for weeks, which a time.Duration can hold.
+const slowest = 1e-3
+
+// load returns how ln looks now. lanes.mu must be held.
+func (ln *lane) load(now time.Time) load {
+	s := ln.State()
+	l := load{
+		each:  time.Duration(float64(time.Second) / max(s.Rate, slowest)),
+		ahead: len(ln.line),
+		busy:  float64(s.InFlight) / max(s.Rate, slowest),
+		since: ln.startedAt,
 	}
-	least := load(best)
-	for _, r := range ls.regions[1:] {
-		ln := ls.get(throttle.Lane{Region: r, Model: model, Tier: tier})
-		if l := load(ln); l < least {
+	l.wait = max(0, s.ClosedUntil.Sub(now), ln.startedAt.Add(l.each).Sub(now)) + time.Duration(l.ahead)*l.each
+	return l
+}
+
+// at returns when somebody starts who has that many ahead.
+func (l load) at(ahead int) time.Duration { return l.wait - time.Duration(l.ahead-ahead)*l.each }
+
+// compare orders lanes: first the one where a newcomer starts sooner, among those
+// the one with less in flight, and among idle ones each in turn.
+func (l load) compare(m load) int {
+	return cmp.Or(cmp.Compare(l.wait, m.wait), cmp.Compare(l.busy, m.busy), l.since.Compare(m.since))
+}
+
+// best returns the lane for that model and tier where a newcomer should stand in
+// line, among the Regions, and how it looks. ls.mu must be held.
+func (ls *lanes) best(regions []string, model, tier string, now time.Time) (best *lane, least load) {
+	for _, r := range regions {
+		ln := ls.lane(throttle.Lane{Region: r, Model: model, Tier: tier})
+		if l := ln.load(now); best == nil || l.compare(least) < 0 {
 			best, least = ln, l
 		}
 	}
-	return best
+	return best, least
 }
 
-// load is how many seconds of the lane's rate are spoken for.
-func load(ln *lane) float64 {
-	s := ln.State()
-	wait := max(0, time.Until(s.ClosedUntil).Seconds())
-	return wait + float64(s.InFlight+s.Waiting)/s.Rate
-}
-
-func (ls *lanes) get(id throttle.Lane) *lane {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
+// lane returns the lane of that name. ls.mu must be held.
+func (ls *lanes) lane(id throttle.Lane) *lane {
 	ln, ok := ls.used[id]
 	if !ok {
 		ln = &lane{Lane: id, Limiter: ls.set.Limiter(id)}
 		ls.used[id] = ln
 	}
-	ln.usedAt = time.Now()
 	return ln
+}
+
+// other reports whether there is a better lane for t than ln, which would let it
+// into its line.
+func (ls *lanes) other(t *task, ln *lane) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	best, _ := ls.best(t.regions, t.job.Model, t.tiers[0], time.Now())
+	most, _ := best.Room()
+	return best != ln && most > 0
 }
 
 // wait waits until some lane has room in its line and returns for how many
 // messages, up to a batch: none only if ctx is done. With nothing known about
 // any lane, there is room.
-func (ls *lanes) wait(ctx context.Context) int {
+//
+// look says that no lane known has room, and that it is time to look whether
+// there is work for another.
+func (ls *lanes) wait(ctx context.Context) (most int, look bool) {
 	for ctx.Err() == nil {
 		most, again := ls.room()
 		if most > 0 {
-			return most
+			return most, false
+		}
+		if ls.look() {
+			return batch, true
 		}
 		// Not longer than a second, as a lane may open early.
 		sleep(ctx, min(max(time.Until(again), 10*time.Millisecond), time.Second))
 	}
-	return 0
+	return 0, false
+}
+
+// look reports whether to ask for messages although no lane has room for them. A
+// queue does not tell what its messages are for, so work for a lane that nobody
+// has seen yet would wait for as long as those are closed that are known.
+func (ls *lanes) look() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	now := time.Now()
+	if now.Sub(ls.asked) < lookEvery {
+		return false
+	}
+	ls.asked = now
+	return true
 }
 
 func (ls *lanes) room() (most int, again time.Time) {
@@ -117,7 +181,10 @@ func (ls *lanes) room() (most int, again time.Time) {
 		}
 	}
 	if !known {
-		return batch, now
+		most, again = batch, now
+	}
+	if most > 0 {
+		ls.asked = now
 	}
 	return most, again
 }
@@ -148,16 +215,4 @@ func (ln *lane) worked(start time.Time) bool {
 	was := ln.pauses > 0
 	ln.pauses = 0
 	return was
-}
-
-// tier returns the service tier a job starts with.
-func (w *Worker) tier(j *jobs.Job) string {
-	switch {
-	case j.Tier != "":
-		return j.Tier
-	case len(j.Tiers) > 0:
-		return j.Tiers[0]
-	default:
-		return w.cfg.Tiers[0]
-	}
 }

@@ -38,6 +38,24 @@ type room struct {
 	changed chan struct{}
 }
 
+// A space is what there is room for.
+type space struct {
+	messages int
+	bytes    int64
+}
+
+// plus returns s and the room of one message.
+func (s space) plus(m jobs.Message) space {
+	return space{s.messages + 1, s.bytes + int64(len(m.Body))}
+}
+
+// left returns what is neither taken nor asked for.
+func (r *room) left() space {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return space{r.free, r.bytes}
+}
+
 func newRoom(messages int, bytes int64) *room {
 	return &room{
 		turn: make(chan struct{}, 1), free: messages, total: messages, bytes: bytes,

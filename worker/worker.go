@@ -22,13 +22,27 @@
 // paid for again. A call that is refused for lack of room (429, 503, 529) is
 // not an attempt: the job goes back to its lane's line. A lane that is closed
 // for long sends its line away, and those messages are released until it opens.
-// While every lane is closed nothing is received.
+// While every lane is closed nothing is received, but for a look once a minute
+// whether there is work for a lane that nobody has seen yet.
+//
+// # Lanes
+//
+// A job stands in the line of the Region where it starts first, and changes to
+// another's when that has become much shorter, so that the capacities of several
+// Regions add up. It is sent to no Region that its own list or Config.Allow
+// leaves out.
+//
+// It stays on the first of its tiers until that is out of capacity (503, 529)
+// while the job's deadline is near; a quota that is used up (429) moves nothing
+// up a tier. A job that waits for a lane holds neither a slot nor a permit, and
+// its message no more of the room than leaves others some: what a slow lane
+// cannot start for minutes is released until it can.
 //
 // # Parallelism
 //
 // [Worker.Run] starts every goroutine of this package and returns only when all
 // have exited: a few that receive, one that sends heartbeats for all messages
-// held, and one for each message.
+// held, one that looks the lines through, and one for each message.
 //
 // # Stopping
 //
@@ -92,12 +106,23 @@ const (
 // Config holds a Worker's settings. Every field but Regions has a default.
 type Config struct {
 	// Regions are where calls may go, by the names the Endpoint knows. A job
-	// goes to the one with the most room. At least one is required.
+	// goes to the one where it starts first. At least one is required.
 	Regions []string
 
+	// Allow lists the Regions in which data may be processed: those of Regions
+	// that are not in it are never called. A job's own list narrows it further,
+	// and a job that is left with none is dead-lettered. Default: all.
+	Allow []string
+
 	// Tiers are the service tiers of jobs that name none, in order of
-	// preference. Default: "default".
+	// preference. A job starts on the first, and moves up when that is out of
+	// capacity and the job's deadline is near. Default: "default".
 	Tiers []string
+
+	// Escalate is how long before its deadline a job moves up. It does so
+	// earlier if the next tier is known to take longer to answer. Default:
+	// AttemptTimeout, which any call may last.
+	Escalate time.Duration
 
 	// Run is the run of jobs that name none. Default "default".
 	Run string
@@ -165,6 +190,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.AttemptTimeout == 0 {
 		c.AttemptTimeout = 15 * time.Minute
 	}
+	if c.Escalate == 0 {
+		c.Escalate = c.AttemptTimeout
+	}
 	if c.Drain == 0 {
 		c.Drain = 85 * time.Second
 	}
@@ -177,10 +205,16 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	given := c.Regions
+	if len(c.Allow) > 0 {
+		c.Regions = both(given, c.Allow)
+	}
 	switch {
-	case len(c.Regions) == 0:
+	case len(given) == 0:
 		return c, errors.New("worker: no region: name at least one")
-	case c.Slots < 0, c.Bytes < 0, c.Receivers < 0, c.MaxAttempts < 0, c.MaxReceives < 0, c.AttemptTimeout < 0, c.Drain < 0:
+	case len(c.Regions) == 0:
+		return c, fmt.Errorf("worker: no region of %v is allowed: Allow lists %v", given, c.Allow)
+	case c.Slots < 0, c.Bytes < 0, c.Receivers < 0, c.MaxAttempts < 0, c.MaxReceives < 0, c.AttemptTimeout < 0, c.Escalate < 0, c.Drain < 0:
 		return c, errors.New("worker: a setting is negative")
 	case c.AttemptTimeout > ceiling/2:
 		return c, fmt.Errorf("worker: attempt timeout %v: want at most %v, as a delivery ends after %v", c.AttemptTimeout, ceiling/2, ceiling)
@@ -213,10 +247,11 @@ func New(src Source, ep Endpoint, sink Sink, limits *throttle.Set, cfg Config) (
 	if err != nil {
 		return nil, err
 	}
+	room := newRoom(cfg.Slots+cfg.Slots/2+batch, cfg.Bytes)
 	return &Worker{
 		source: src, endpoint: ep, sink: sink, cfg: cfg,
-		lanes: newLanes(limits, cfg.Regions),
-		room:  newRoom(cfg.Slots+cfg.Slots/2+batch, cfg.Bytes),
+		lanes: newLanes(limits, room.left),
+		room:  room,
 		slots: make(chan struct{}, cfg.Slots),
 		held:  newHolds(),
 		known: newKnown(),
@@ -242,6 +277,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	beating, stopBeating := context.WithCancel(settle)
 	defer stopBeating()
 	beats.Go(func() { w.heartbeats(beating) })
+	beats.Go(func() { w.lanes.watch(beating) })
 	var failed error
 	var once sync.Once
 	for range w.cfg.Receivers {

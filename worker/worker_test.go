@@ -46,6 +46,24 @@ import (
 //	a bad credential dead-letters              CredentialGoesBadAndComesBack
 //	put, or the letter of a paid answer, once  PutIsNotGivenUp, LetterOfAPaidAnswerIsNotGivenUp
 //	lost delivery released, or not told of     LostBeforeTheCall
+//	a 429 moves up, or hides want of capacity  Climbs, AQuotaDoesNotHideWantOfCapacity
+//	not moved up from the line, or when closed ALineInAnOutageClimbs, Climbs
+//	moved up from a lane that answers          ALineThatIsServedDoesNotClimb
+//	moved up into a closed tier, or past one   StaysWhereTheNextTierIsClosed, ClimbsEachRung
+//	the next tier's line or answers forgotten  ClimbsInTimeForTheNextTier
+//	put off past when the deadline is near     Climbs, NobodyIsPutOffPastTheDeadline
+//	a job's own list, or Allow, forgotten      Residency, Allow
+//	ties go to the first Region                IdleRegionsShareTheWork
+//	the last start, or line, not in the wait   RegionsAddUp, ALineStaysWhereItIs
+//	calls in flight taken for a line           CallsInFlightAreNoLine
+//	no change of line, or one for nothing      ALineLeavesAStalledRegion, ALineStaysWhereItIs
+//	no look while all are closed, or many      ALaneNobodyKnowsIsFound, IntakeStopsWhileAllLanesAreClosed
+//	a slow lane's line grows, or is not cut    ASlowLaneLeavesRoom, ASlowLaneGivesRoomBack
+//	a slow lane's line is cut too far          ASlowLaneGivesRoomBack, ALineStaysWhereItIs
+//	a line's bytes not counted                 ALargeLineLeavesBytes
+//	put off for too long, or too often         AShortOutagePutsNothingOffForLong, ASlowLaneLeavesRoom
+//	a permit from before a refusal is used     APermitFromBeforeARefusalIsNotUsed
+//	a place is not left                        every trial (Full)
 //	room or bytes leak                         every trial (Full)
 //	size of bodies not learned                 SmallMessagesComeInBatches, LargeMessagesAreHeldByFew
 

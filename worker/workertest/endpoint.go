@@ -28,6 +28,7 @@ type Endpoint struct {
 	total    Account
 	inflight int
 	peak     int
+	costs    int
 }
 
 // An Account is what the endpoint knows of one job, or of all.
@@ -73,6 +74,9 @@ func Fail(kind worker.Kind, status int, retryAfter time.Duration) *worker.Error 
 
 // Cost implements [worker.Endpoint].
 func (e *Endpoint) Cost(c worker.Call) throttle.Cost {
+	e.mu.Lock()
+	e.costs++
+	e.mu.Unlock()
 	return throttle.Cost{Input: len(c.Job.Body), Output: 100}
 }
 
@@ -151,6 +155,14 @@ func (e *Endpoint) InFlight() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.inflight
+}
+
+// Costs reports how often the cost of a call was asked for: once whenever a job
+// stands in a line.
+func (e *Endpoint) Costs() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.costs
 }
 
 // Peak reports the most calls that were ever under way at once.

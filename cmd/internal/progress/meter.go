@@ -31,6 +31,7 @@ type Counts struct {
 	Answered, Refused, Failed int64 // attempts: answered; no room; anything else
 	Throttled, Unavailable    int64 // the refused ones: 429; 503 and 529
 	Stored, Duplicate, Buried int64 // messages settled: a result, one there was already, a dead letter
+	Escalated                 int64 // jobs that moved up a tier
 	InFlight                  int64
 	Classes                   map[jobs.Class]int64 // of the buried
 	Usage                     jobs.Usage
@@ -70,6 +71,8 @@ func (m *Meter) Observe(e worker.Event) {
 		m.c.InFlight++
 	case worker.Attempted:
 		m.attempted(e)
+	case worker.Escalated:
+		m.c.Escalated++
 	case worker.Stored:
 		m.c.Stored++
 	case worker.Duplicate:
