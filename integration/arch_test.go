@@ -35,6 +35,7 @@ var imports = map[string][]string{
 	"jobs":              nil,
 	"jobs/sqsqueue":     {"jobs", "worker", "github.com/aws/"}, // worker for what its errors mean
 	"throttle":          {"golang.org/x/time/rate"},
+	"throttle/fleet":    {"throttle"},
 	"sink":              {"jobs"},
 	"sink/s3sink":       {"jobs", "sink", "github.com/aws/"},
 	"worker":            {"jobs", "throttle"},

@@ -66,7 +66,7 @@ var commandLine = []struct {
 	{"flags, then variables, then the file", []step{
 		{
 			env: "UPWELL_SLOTS=7", args: "worker --config settings.json --print-config --bucket flag",
-			stdout: []string{`"Queue": "file"`, `"Bucket": "flag"`, `"Slots": 7`, `"MaxAttempts": 3`, `"StartRate": 10`, `"MaxRate": 2.5`, `"Drain": "20s"`, `"flex",$`, `"LookUp": true`},
+			stdout: []string{`"Queue": "file"`, `"Bucket": "flag"`, `"Slots": 7`, `"MaxAttempts": 3`, `"StartRate": 0`, `"MaxRate": 2.5`, `"Drain": "20s"`, `"flex",$`, `"LookUp": true`},
 		},
 		{env: "UPWELL_CONFIG=settings.json", args: "worker --print-config", stdout: []string{`"Slots": 12`}},
 		{args: "worker --config typo.json --queue q --bucket b", code: 2, stderr: []string{`typo\.json: .*"slotz"`, `slots`}},

@@ -37,12 +37,14 @@ func TestHiddenRate(t *testing.T) {
 		start := time.Now()
 		s.hire(untilEmpty).run(t.Context())
 		s.check(account{IDs: names})
-		// 500 s of calls and the last one's latency, and a sixth for finding the rate.
-		if took := time.Since(start); took > 600*time.Second {
-			t.Errorf("took %v, want at most 10m", took)
+		// 500 s of calls and the last one's latency, and a quarter for finding the
+		// rate, and that calls are counted, with few refusals: a budget of two calls
+		// refuses what comes a little early.
+		if took := time.Since(start); took > 11*time.Minute {
+			t.Errorf("took %v, want at most 11m", took)
 		}
-		if c := s.mantle.Counts(); c.Refused429 > c.Calls/20 {
-			t.Errorf("%d of %d calls were refused, want at most a twentieth", c.Refused429, c.Calls)
+		if c := s.mantle.Counts(); c.Refused429 > c.Calls/50 {
+			t.Errorf("%d of %d calls were refused, want at most 2 %%", c.Refused429, c.Calls)
 		}
 	})
 }

@@ -3,6 +3,7 @@
 //
 //	go run ./integration/bench            all scenarios, some two minutes
 //	go run ./integration/bench -only cpu  one of them
+//	go run ./integration/bench limiter    the limiter alone, in virtual time; see -h
 //
 // It prints a table of what was measured and what is aimed at. Processor time and
 // counts are steady from run to run; rates need a machine with nothing else to
@@ -43,6 +44,7 @@ type scenario struct {
 	prompt      int // bytes
 	set         settings
 	flags       []string // of upwell worker
+	rehearsed   bool     // the same has been done before, and what was learned is there
 	judge       func(outcome) []verdict
 }
 
@@ -86,20 +88,27 @@ var scenarios = []scenario{
 			}
 		},
 	},
-	{
-		name: "hidden", about: "5,000 jobs at a hidden 200 calls/s, from cold", jobs: 5000, prompt: 2 << 10,
+	hidden("hidden", "from cold", false, 32),
+	hidden("again", "with the level remembered", true, 26.5),
+}
+
+// hidden is a scenario that asks how soon a capacity that nobody told is used, and
+// at what price.
+func hidden(name, how string, rehearsed bool, seconds float64) scenario {
+	return scenario{
+		name: name, about: "5,000 jobs at a hidden 200 calls/s, " + how, jobs: 5000, prompt: 2 << 10, rehearsed: rehearsed,
 		set:   settings{Call: 200 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond, Capacity: "calls=200 burst=1"},
 		flags: []string{"--slots=256"},
 		judge: func(o outcome) []verdict {
 			took := o.times[len(o.times)-1]
 			share := float64(o.refused) / float64(o.jobs+int(o.refused))
 			return []verdict{
-				{"time from the first answer", fmt.Sprintf("%.1f s (ideal 25)", took), "≤ 32 s", took <= 32},
-				{"refusals", fmt.Sprintf("%d (%.1f %%)", o.refused, 100*share), "≤ 1 %", share <= 0.01},
+				{"time from the first answer", fmt.Sprintf("%.1f s (ideal 25)", took), fmt.Sprintf("≤ %v s", seconds), took <= seconds},
+				{"refusals", fmt.Sprintf("%d (%.2f %%)", o.refused, 100*share), "≤ 1 %", share <= 0.01},
 				{"dead-lettered", fmt.Sprint(o.jobs - len(o.times)), "0", o.jobs == len(o.times)},
 			}
 		},
-	},
+	}
 }
 
 // rate is a scenario that asks how much of its slots a worker uses when a round
@@ -132,6 +141,13 @@ func steady(times []float64) float64 {
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
 		if err := serve(os.Args[2]); err != nil && !errors.Is(err, io.EOF) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "limiter" {
+		if err := limiter(os.Args[2:], os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
@@ -181,20 +197,37 @@ func bench(ctx context.Context, only string) error {
 
 // run makes one measurement.
 func (s scenario) run(ctx context.Context, program string) (o outcome, err error) {
-	sqsURL, s3URL, modelURL, stop, err := s.serve(ctx)
+	at, stop, err := s.serve(ctx)
 	if err != nil {
 		return o, err
 	}
 	defer stop()
-	if err := s.fill(ctx, sqsURL); err != nil {
+	if s.rehearsed {
+		if _, err := s.work(ctx, program, at); err != nil {
+			return o, fmt.Errorf("rehearsal: %w", err)
+		}
+		if err := get(ctx, at.s3+"/_forget", nil); err != nil {
+			return o, err
+		}
+	}
+	return s.work(ctx, program, at)
+}
+
+// work has a worker do the scenario's jobs.
+func (s scenario) work(ctx context.Context, program string, at urls) (o outcome, err error) {
+	if err := s.fill(ctx, at.sqs); err != nil {
 		return o, fmt.Errorf("fill the queue: %w", err)
+	}
+	var before mantlesim.Counts
+	if err := get(ctx, at.model+"/_sim/counts", &before); err != nil {
+		return o, err
 	}
 	args := append([]string{
 		"worker", "--queue=jobs", "--bucket=results", "--exit-when-empty", "--log-level=warn", "--region=us-west-2",
-		"--base-url=" + modelURL + "/openai/v1",
+		"--base-url=" + at.model + "/openai/v1",
 	}, s.flags...)
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_SQS="+sqsURL, "AWS_ENDPOINT_URL_S3="+s3URL, "AWS_REGION=us-west-2",
+	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_SQS="+at.sqs, "AWS_ENDPOINT_URL_S3="+at.s3, "AWS_REGION=us-west-2",
 		"AWS_ACCESS_KEY_ID=bench", "AWS_SECRET_ACCESS_KEY=bench", "OPENAI_API_KEY=bench")
 	cmd.Stderr = os.Stderr
 	start := time.Now()
@@ -206,50 +239,54 @@ func (s scenario) run(ctx context.Context, program string) (o outcome, err error
 		jobs: s.jobs, wall: time.Since(start), rss: usage.Maxrss << 10,
 		cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
 	}
-	if err := get(ctx, s3URL+"/_times", &o.times); err != nil {
+	if err := get(ctx, at.s3+"/_times", &o.times); err != nil {
 		return o, err
 	}
-	if err := get(ctx, modelURL+"/_sim/counts", &o.counts); err != nil {
+	if err := get(ctx, at.model+"/_sim/counts", &o.counts); err != nil {
 		return o, err
 	}
-	o.refused = o.counts.Refused429 + o.counts.Refused503 + o.counts.Refused529
+	refused := func(c mantlesim.Counts) int64 { return c.Refused429 + c.Refused503 + c.Refused529 }
+	o.refused = refused(o.counts) - refused(before)
 	if len(o.times) != s.jobs {
 		return o, fmt.Errorf("%d results of %d jobs", len(o.times), s.jobs)
 	}
 	return o, nil
 }
 
+// urls are where the stand-ins are.
+type urls struct{ sqs, s3, model string }
+
 // serve starts the stand-ins in a process of their own.
-func (s scenario) serve(ctx context.Context) (sqsURL, s3URL, modelURL string, stop func(), err error) {
+func (s scenario) serve(ctx context.Context) (at urls, stop func(), err error) {
 	arg, err := json.Marshal(s.set)
 	if err != nil {
-		return "", "", "", nil, err
+		return at, nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return "", "", "", nil, err
+		return at, nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "serve", string(arg))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return "", "", "", nil, err
+		return at, nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", "", "", nil, err
+		return at, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", "", "", nil, err
+		return at, nil, err
 	}
 	stop = func() { _ = stdin.Close(); _ = cmd.Wait() }
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return "", "", "", nil, err
+		return at, nil, err
 	}
-	_, err = fmt.Sscan(line, &sqsURL, &s3URL, &modelURL)
-	return sqsURL, s3URL, modelURL, stop, err
+	_, err = fmt.Sscan(line, &at.sqs, &at.s3, &at.model)
+	return at, stop, err
 }
 
 // fill makes the queues and puts the jobs in.
@@ -303,7 +340,7 @@ func get(ctx context.Context, url string, v any) error {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil {
+	if err != nil || v == nil {
 		return err
 	}
 	return json.NewDecoder(bytes.NewReader(body)).Decode(v)

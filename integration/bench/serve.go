@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/md5"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -41,7 +43,7 @@ func serve(arg string) error {
 		hook    func(net.Conn, http.ConnState)
 	}{
 		{sqssim.New(sqssim.Config{Latency: set.SQS}), nil},
-		{&bucket{latency: set.S3, stored: make(map[string]time.Time)}, nil},
+		{&bucket{latency: set.S3, stored: make(map[string]time.Time), boards: make(map[string][]byte)}, nil},
 		{model, model.ConnState},
 	} {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -58,17 +60,25 @@ func serve(arg string) error {
 }
 
 // A bucket is the least of S3 that a worker needs, and faster than files: it
-// remembers when each key was first written, and refuses a second write.
+// remembers when each result was first written, and refuses a second write. What
+// workers know together it keeps.
 type bucket struct {
 	latency time.Duration
 
 	mu     sync.Mutex
 	stored map[string]time.Time
+	boards map[string][]byte
 }
 
 func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/_times" {
+	switch r.URL.Path {
+	case "/_times":
 		_ = json.NewEncoder(w).Encode(b.times())
+		return
+	case "/_forget":
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		clear(b.stored)
 		return
 	}
 	if b.latency > 0 {
@@ -84,6 +94,8 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer b.mu.Unlock()
 	_, there := b.stored[r.URL.Path]
 	switch {
+	case strings.Contains(r.URL.Path, "/state/"):
+		b.board(w, r)
 	case r.Method == http.MethodPut && there && r.Header.Get("If-None-Match") == "*":
 		w.WriteHeader(http.StatusPreconditionFailed)
 	case r.Method == http.MethodPut:
@@ -91,6 +103,32 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"0"`)
 	case r.Method == http.MethodHead && strings.Count(r.URL.Path, "/") > 1 && !there:
 		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// board serves an object that workers read and replace. b.mu must be held.
+func (b *bucket) board(w http.ResponseWriter, r *http.Request) {
+	old, there := b.boards[r.URL.Path]
+	etag := func(data []byte) string { return fmt.Sprintf("%q", fmt.Sprintf("%x", md5.Sum(data))) }
+	match := r.Header.Get("If-Match")
+	switch {
+	case r.Method == http.MethodGet && !there:
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, "<Error><Code>NoSuchKey</Code></Error>")
+	case r.Method == http.MethodGet:
+		w.Header().Set("ETag", etag(old))
+		_, _ = w.Write(old)
+	case there && r.Header.Get("If-None-Match") == "*", match != "" && match != etag(old):
+		w.WriteHeader(http.StatusPreconditionFailed)
+		_, _ = io.WriteString(w, "<Error><Code>PreconditionFailed</Code></Error>")
+	default:
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		b.boards[r.URL.Path] = data
+		w.Header().Set("ETag", etag(data))
 	}
 }
 
