@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -20,6 +22,7 @@ import (
 	"upwell/jobs/sqsqueue"
 	"upwell/sink/s3sink"
 	"upwell/throttle"
+	"upwell/throttle/fleet"
 	"upwell/worker"
 	"upwell/worker/mantle"
 )
@@ -27,6 +30,7 @@ import (
 // endpointFlags say where calls go, as whom, and what they ask for.
 type endpointFlags struct {
 	Region          []string      `group:"Endpoint:" placeholder:"REGION" env:"UPWELL_REGION" help:"Regions to call, each with its own capacity. Default: AWS_REGION, or us-west-2."`
+	AllowRegion     []string      `group:"Endpoint:" placeholder:"REGION" env:"UPWELL_ALLOW_REGION" help:"Regions in which data may be processed; no other is called, whatever --region and jobs say. Default: all."`
 	BaseURL         string        `group:"Endpoint:" name:"base-url" placeholder:"URL" env:"UPWELL_BASE_URL,OPENAI_BASE_URL,AWS_BEDROCK_BASE_URL" help:"Call this endpoint instead, up to and including its version."`
 	Auth            string        `group:"Endpoint:" enum:"auto,key,short-term,sigv4,none" default:"auto" env:"UPWELL_AUTH" help:"auto, key (OPENAI_API_KEY or AWS_BEARER_TOKEN_BEDROCK), short-term (keys made from AWS credentials), sigv4, or none."`
 	BasePath        []string      `group:"Endpoint:" placeholder:"MODEL=PATH" env:"UPWELL_BASE_PATH" help:"Base path of the models whose name begins so, such as xai.=/openai/v1."`
@@ -39,11 +43,15 @@ type endpointFlags struct {
 
 // paceFlags say how much is done at once, and how fast.
 type paceFlags struct {
-	Slots       int     `group:"Pace:" default:"256" env:"UPWELL_SLOTS" help:"Calls in flight at most."`
-	MaxMemory   int     `group:"Pace:" name:"max-held-mib" default:"64" env:"UPWELL_MAX_HELD_MIB" help:"MiB of prompts held at most."`
-	StartRate   float64 `group:"Pace:" default:"10" env:"UPWELL_START_RATE" help:"Calls per second to begin with; the limiter finds the rest."`
-	MaxRate     float64 `group:"Pace:" default:"0" env:"UPWELL_MAX_RATE" help:"Calls per second at most; 0 for no bound."`
-	MaxAttempts int     `group:"Pace:" default:"5" env:"UPWELL_MAX_ATTEMPTS" help:"Attempts that may fail before a job is given up. A refusal for lack of capacity is not an attempt."`
+	Slots       int           `group:"Pace:" default:"256" env:"UPWELL_SLOTS" help:"Calls in flight at most."`
+	MaxMemory   int           `group:"Pace:" name:"max-held-mib" default:"64" env:"UPWELL_MAX_HELD_MIB" help:"MiB of prompts held at most."`
+	StartRate   float64       `group:"Pace:" default:"0" env:"UPWELL_START_RATE" help:"Calls per second to begin with. 0: half the rate that an earlier worker found, or 5."`
+	MaxRate     float64       `group:"Pace:" default:"0" env:"UPWELL_MAX_RATE" help:"Calls per second at most, in each lane; 0 for no bound."`
+	MaxInFlight int           `group:"Pace:" default:"0" env:"UPWELL_MAX_IN_FLIGHT" help:"Calls in flight at most in each lane (Region, model and tier); 0 for no bound but --slots."`
+	GuidedRamp  bool          `group:"Pace:" env:"UPWELL_GUIDED_RAMP" help:"Follow the ramp that AWS publishes instead of finding the capacity: halve on a refusal, hold for 15 minutes, raise by half."`
+	Shared      bool          `group:"Pace:" env:"UPWELL_SHARED" help:"Others use the same account, and --fleet does not know of them: end up with an equal share, at the price of more refusals."`
+	Escalate    time.Duration `group:"Pace:" default:"0" env:"UPWELL_ESCALATE" help:"How long before its deadline a job that finds no capacity moves up to its next tier. 0: as long as --attempt-timeout."`
+	MaxAttempts int           `group:"Pace:" default:"5" env:"UPWELL_MAX_ATTEMPTS" help:"Attempts that may fail before a job is given up. A refusal for lack of capacity is not an attempt."`
 }
 
 // keyFrom returns the keys in the environment. OPENAI_API_KEY goes to the
@@ -122,23 +130,54 @@ func readPrices(path string) (map[string]mantle.Price, error) {
 	return prices, nil
 }
 
-// limits returns the limiters of all lanes.
-func (f *paceFlags) limits(e env) *throttle.Set {
+// limits returns the limiters of all lanes. They begin at the levels that an earlier
+// worker left in the sink, if one did.
+func (f *paceFlags) limits(ctx context.Context, e env, results *s3sink.Sink) *throttle.Set {
+	var levels map[throttle.Lane]throttle.Level
+	if f.StartRate == 0 && !f.GuidedRamp {
+		var err error
+		if levels, err = fleet.Recall(ctx, results.Board(levelsBoard)); err != nil {
+			e.log.WarnContext(ctx, "levels not recalled", "err", err)
+		}
+	}
 	return throttle.NewSet(func(lane throttle.Lane) throttle.Config {
 		return throttle.Config{
-			StartRate: f.StartRate, MaxRate: f.MaxRate,
+			StartRate: f.StartRate, MaxRate: f.MaxRate, MaxInFlight: f.MaxInFlight,
+			Level: levels[lane], Shared: f.Shared, Guided: f.GuidedRamp,
 			OnChange: func(s throttle.State) {
-				e.log.Debug("rate changed", "lane", lane.String(), "reason", s.Reason,
-					"per_second", math.Round(s.Rate*100)/100)
+				e.log.DebugContext(ctx, "rate changed", "lane", lane.String(), "reason", s.Reason, "binds", s.Binds,
+					"per_second", math.Round(s.Rate*100)/100, "in_flight", s.InFlight, "waiting", s.Waiting)
 			},
 		}
 	})
 }
 
+// Names of the objects that workers keep beside the runs.
+const (
+	levelsBoard = "levels"
+	fleetBoard  = "fleet"
+)
+
+// alongside runs what accompanies a worker: keeping its levels, and its part in a
+// fleet if there is one. It returns when the worker may start, and a function that
+// ends both.
+func alongside(ctx context.Context, e env, results *s3sink.Sink, limits *throttle.Set, inFleet bool) (end func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a drain is still work
+	var running sync.WaitGroup
+	running.Go(func() { fleet.Keep(ctx, results.Board(levelsBoard), limits, e.log) })
+	if inFleet {
+		m := fleet.New(rand.Text(), results.Board(fleetBoard), limits, e.log)
+		m.Exchange(ctx, time.Now()) // or it would begin as if it were alone
+		running.Go(func() { m.Run(ctx) })
+	}
+	return func() { cancel(); running.Wait() }
+}
+
 // config returns the worker's settings that both flags make.
 func (f *paceFlags) config(ep *endpointFlags, regions []string, e env) worker.Config {
 	return worker.Config{
-		Regions: regions, Tiers: ep.Tier, Slots: f.Slots, Bytes: int64(f.MaxMemory) << 20,
+		Regions: regions, Allow: ep.AllowRegion, Tiers: ep.Tier, Escalate: f.Escalate,
+		Slots: f.Slots, Bytes: int64(f.MaxMemory) << 20,
 		MaxAttempts: f.MaxAttempts, AttemptTimeout: ep.AttemptTimeout, Log: e.log,
 	}
 }

@@ -179,10 +179,13 @@ func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 			}
 		}
 	}
-	w, err := worker.New(queue, endpoint, s.results, s.pace.limits(s.env), cfg)
+	limits := s.pace.limits(ctx, s.env, s.results)
+	w, err := worker.New(queue, endpoint, s.results, limits, cfg)
 	if err != nil {
 		return end, fail(exitUsage, err)
 	}
+	leave := alongside(ctx, s.env, s.results, limits, false)
+	defer leave()
 	shown, hide := context.WithCancel(context.WithoutCancel(ctx))
 	var showing, feeding sync.WaitGroup
 	var fed error

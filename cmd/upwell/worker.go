@@ -22,6 +22,7 @@ type workerCmd struct {
 	endpointFlags
 	paceFlags
 
+	Fleet         bool          `group:"Pace:" env:"UPWELL_FLEET" help:"Share the account's capacity with the other workers on this bucket that have this flag, through an object in it: equal parts, and no more refusals than one worker has."`
 	DefaultRun    string        `default:"default" env:"UPWELL_DEFAULT_RUN" help:"Run of jobs that name none."`
 	Drain         time.Duration `default:"85s" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after SIGTERM. Give the platform's grace period 35s more."`
 	LookUp        bool          `env:"UPWELL_LOOK_UP" help:"Look every job up in S3 before paying for it, not only those delivered before."`
@@ -35,10 +36,11 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return c.print(e)
 	}
 	tuneMemory(c.MaxMemory, e.getenv)
-	w, meter, err := c.assemble(ctx, e)
+	w, meter, end, err := c.assemble(ctx, e)
 	if err != nil {
 		return err
 	}
+	defer end()
 	e.log.InfoContext(ctx, "worker started", "version", version(), "queue", c.Queue, "bucket", c.Bucket, "slots", c.Slots)
 	context.AfterFunc(ctx, func() {
 		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", meter.Counts().InFlight) //nolint:sloglint // ctx is done
@@ -60,15 +62,15 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 // empty: two of them are what it takes to be sure.
 const lastPoll = 2 * time.Second
 
-// assemble makes a worker of the flags.
-func (c *workerCmd) assemble(ctx context.Context, e env) (*worker.Worker, *progress.Meter, error) {
+// assemble makes a worker of the flags, and starts what accompanies it until end.
+func (c *workerCmd) assemble(ctx context.Context, e env) (w *worker.Worker, meter *progress.Meter, end func(), err error) {
 	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: c.Slots})
 	if err != nil {
-		return nil, nil, fail(exitConfig, err)
+		return nil, nil, nil, fail(exitConfig, err)
 	}
 	endpoint, err := c.endpoint(ctx, e, c.Slots, func() (aws.Config, error) { return conf, nil })
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var poll time.Duration
 	if c.ExitWhenEmpty {
@@ -76,18 +78,21 @@ func (c *workerCmd) assemble(ctx context.Context, e env) (*worker.Worker, *progr
 	}
 	queue, err := c.open(ctx, conf, e, poll)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	results, err := c.sink(ctx, conf)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	meter := progress.NewMeter()
+	meter = progress.NewMeter()
 	cfg := c.config(&c.endpointFlags, endpoint.Regions(), e)
 	cfg.Run, cfg.Drain, cfg.LookUp, cfg.ExitWhenEmpty = c.DefaultRun, c.Drain, c.LookUp, c.ExitWhenEmpty
 	cfg.Observe = meter.Observe
-	w, err := worker.New(queue, endpoint, results, c.limits(e), cfg)
-	return w, meter, fail(exitUsage, err)
+	limits := c.limits(ctx, e, results)
+	if w, err = worker.New(queue, endpoint, results, limits, cfg); err != nil {
+		return nil, nil, nil, fail(exitUsage, err)
+	}
+	return w, meter, alongside(ctx, e, results, limits, c.Fleet), nil
 }
 
 // print writes the settings in force. There is no secret among them: keys come
@@ -99,11 +104,11 @@ func (c *workerCmd) print(e env) error {
 		Endpoint                                  endpointFlags
 		Pace                                      paceFlags
 		DefaultRun, Drain                         string
-		LookUp, ExitWhenEmpty                     bool
+		LookUp, ExitWhenEmpty, Fleet              bool
 		APIKeySet, BearerTokenSet                 bool
 	}{
 		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags,
-		c.DefaultRun, c.Drain.String(), c.LookUp, c.ExitWhenEmpty, apiKey != "", bearer != "",
+		c.DefaultRun, c.Drain.String(), c.LookUp, c.ExitWhenEmpty, c.Fleet, apiKey != "", bearer != "",
 	}, "", "  ")
 	_, werr := fmt.Fprintln(e.stdout, string(text))
 	return errors.Join(err, werr)
