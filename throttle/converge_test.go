@@ -111,6 +111,9 @@ func TestFindsTheCapacity(t *testing.T) {
 		{"2/s", 2, 5 * time.Second, 30, 2 * time.Minute, 0.8}, // a bucket of one call
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if testing.Short() && tt.capacity > 100 {
+				t.Skip("takes a while")
+			}
 			synctest.Test(t, func(t *testing.T) {
 				l := throttle.New(throttle.Config{})
 				stop := load(t, l, newEndpoint(tt.capacity, tt.took), tt.callers)
@@ -138,6 +141,9 @@ func TestFindsTheCapacity(t *testing.T) {
 // shares. The second is refused before it has found anything, and a refusal in two
 // minutes takes a quarter of an hour to make up for that.
 func TestSharesTheCapacity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a while")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		e := newEndpoint(50, time.Second)
 		a, b := throttle.New(throttle.Config{Shared: true}), throttle.New(throttle.Config{Shared: true})

@@ -10,7 +10,7 @@ func (c *controller) done(now time.Time, m mark, cost float64, o Outcome) (cut b
 	case Accepted:
 		mean(&c.took, took, recent)
 		if !m.at.Before(c.cutAt) {
-			if c.streak >= inARow && c.from.at.IsZero() { // back from an outage, and measured anew
+			if c.streak > 0 && c.from.at.IsZero() { // back from an outage, and measured anew
 				c.from = stretch{mark: m}
 			}
 			c.letIn()

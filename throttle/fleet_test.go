@@ -150,8 +150,14 @@ func TestCutInAFleet(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			set, l := member(100)
 			set.Share(of(tt.workers, 100), throttle.Share{})
+			for range 300 { // more than a cycle, and slowly
+				time.Sleep(2 * time.Second)
+				acquire(t, l).Done(throttle.Feedback{})
+			}
 			acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Throttled})
-			want(t, "after a refusal", set, 100/float64(tt.workers)*(1-tt.cut), 100)
+			if got, want := set.Report()[quota].Rate, 100*(1-tt.cut); got < 0.999*want || got > 1.001*want {
+				t.Errorf("one of %d, after a refusal: believes in %v/s, want %v/s", tt.workers, got, want)
+			}
 		})
 	}
 }

@@ -20,7 +20,7 @@ import (
 //   - cycle: no price; refuse: guided forgets when it was; episodes are not counted,
 //     or begin with each refusal
 //   - measured: not since the last refusal; idle time counts. letIn: nothing is
-//     measured after an outage
+//     measured after an outage, or after a single cut in vain
 //   - wall: never suspected; believed at once; not forgotten; no attempt beyond it;
 //     its refusals are overlooked, or it is where none was; nobody waits for it
 //   - meter: a level counts as one call; no largest, neither of a call nor in the
@@ -137,10 +137,10 @@ func refusing(outcome throttle.Outcome, r float64, took func() time.Duration) fu
 	}
 }
 
-// seeds is how many a test of chance should try: so many, or a few if there is no time.
+// seeds is how many a test of chance should try: so many, or one if there is no time.
 func seeds(n uint64) uint64 {
 	if testing.Short() {
-		return (n + 3) / 4
+		return 1
 	}
 	return n
 }
@@ -158,7 +158,7 @@ func between(r *rand.Rand, low, high time.Duration) func() time.Duration {
 // room for r calls.
 func settledAt(t *testing.T, outcome throttle.Outcome, r float64) *world {
 	t.Helper()
-	w := newWorld(throttle.Config{MaxRate: 200})
+	w := newWorld(throttle.Config{MaxRate: 100})
 	w.answer = refusing(outcome, r, always(time.Second))
 	w.run(5 * time.Minute)
 	if s := w.state(); math.Abs(s.Rate-r) > 0.15*r || math.Abs(s.Stable-r) > 0.15*r {
@@ -209,7 +209,7 @@ func TestOldNews(t *testing.T) {
 func TestUnrelated(t *testing.T) {
 	worlds := map[string]func() *world{
 		"in the search": func() *world {
-			w := newWorld(throttle.Config{MaxRate: 200})
+			w := newWorld(throttle.Config{MaxRate: 100})
 			w.answer = perSecond(1000, always(10*ms))
 			w.run(time.Second)
 			return w
@@ -463,6 +463,9 @@ func TestNoWall(t *testing.T) {
 // and what it lets in is its level all the same.
 func TestWindows(t *testing.T) {
 	for _, perMinute := range []int{60, 300, 3000} {
+		if testing.Short() && perMinute > 1000 {
+			continue
+		}
 		w := newWorld(throttle.Config{})
 		window, left := time.Time{}, 0
 		w.answer = func(now time.Time, _ throttle.Cost, _ int) (throttle.Feedback, time.Duration) {
@@ -683,5 +686,28 @@ func TestShared(t *testing.T) {
 	w.pacer.Done(w.now, s, throttle.Feedback{Outcome: throttle.Throttled})
 	if got := w.state().Rate; got > 0.9*before || got < 0.6*before {
 		t.Errorf("cut from %v/s to %v/s, want 10 %% to 40 %%", before, got)
+	}
+}
+
+// Capacity that is another than before is found, by either kind of refusal, and
+// whether calls went on meanwhile or not.
+func TestAnotherCapacity(t *testing.T) {
+	for _, outcome := range []throttle.Outcome{throttle.Throttled, throttle.Unavailable} {
+		for _, idle := range []time.Duration{0, time.Hour} {
+			for _, r := range []float64{1, 2, 5, 10, 15, 60} {
+				if testing.Short() && r > 10 {
+					continue
+				}
+				w := settledAt(t, outcome, 20)
+				w.land()
+				w.now = w.now.Add(idle)
+				w.answer = refusing(outcome, r, always(time.Second))
+				w.run(4 * time.Minute)
+				accepted, refused := w.during(5 * time.Minute)
+				if accepted < 0.85*300*r || refused > 0.015*accepted+2 {
+					t.Errorf("%v, from 20/s to %v/s after %v: %v accepted and %v refused in five minutes, %+v", outcome, r, idle, accepted, refused, w.state())
+				}
+			}
+		}
 	}
 }

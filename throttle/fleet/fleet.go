@@ -34,8 +34,8 @@ import (
 )
 
 const (
-	// shortest is the least time between two exchanges of a member: two requests,
-	// eight a minute.
+	// shortest is the least time between two exchanges of a member, but for its
+	// first few: two requests, eight a minute.
 	shortest = 15 * time.Second
 
 	// perSecond is how many exchanges a second a board should have to bear at
@@ -81,6 +81,7 @@ type Member struct {
 	pool  Pool
 	log   *slog.Logger
 	beat  int64
+	since time.Time // when this member first exchanged
 
 	seen  map[string]sight        // of the other members
 	heard map[throttle.Lane]int64 // refusals of the others, at the last exchange
@@ -142,8 +143,19 @@ func (m *Member) Exchange(ctx context.Context, now time.Time) (again time.Durati
 		m.log.InfoContext(ctx, "fleet in reach again", "workers", workers)
 	}
 	m.lost = err != nil
-	every := interval(workers)
+	every := m.every(workers, now)
 	return every - every/10 + rand.N(every/5) // or all would come at once
+}
+
+// every is the time until the next exchange. A new member comes back sooner: those
+// who start together should hear of each other before each has found the capacity
+// for itself.
+func (m *Member) every(workers int, now time.Time) time.Duration {
+	if m.since.IsZero() {
+		m.since = now
+	}
+	young := max(now.Sub(m.since), time.Duration(workers)*time.Second)
+	return min(young, interval(workers))
 }
 
 // interval is how often each of so many members exchanges.
@@ -213,7 +225,7 @@ func (m *Member) look(r *record, now time.Time) {
 	for id, e := range r.Members {
 		last, ok := m.seen[id]
 		switch {
-		case !ok || last.beat != e.Beat:
+		case !ok || last.beat != e.Beat || m.lost: // others may have found the board out of reach as well
 			m.seen[id] = sight{e.Beat, now}
 		case now.Sub(last.at) > silence*interval(len(r.Members)+1):
 			delete(r.Members, id)
