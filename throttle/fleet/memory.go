@@ -67,12 +67,11 @@ func keep(ctx context.Context, board Board, set *throttle.Set) error {
 		}
 		var l levels
 		_ = json.Unmarshal(data, &l) // what cannot be read is replaced
-		all := maps.Clone(l.Lanes)
-		if all == nil {
-			all = make(map[throttle.Lane]throttle.Level)
+		if l.Lanes == nil {
+			l.Lanes = make(map[throttle.Lane]throttle.Level)
 		}
-		maps.Copy(all, mine)
-		if data, err = json.Marshal(levels{all}); err != nil {
+		maps.Copy(l.Lanes, mine)
+		if data, err = json.Marshal(l); err != nil {
 			return err
 		}
 		if ok, err := board.Write(ctx, data, version); ok || err != nil {
