@@ -70,7 +70,7 @@ func TestLongCalls(t *testing.T) {
 		}
 		var cost float64
 		for id, r := range s.lines(sink.Results) {
-			cost += r.Upwell.CostUSD
+			cost += float64(r.Upwell.CostUSD)
 			if r.Upwell.Tier != "flex" || len(r.Upwell.Attempts) != 1 || r.Upwell.Attempts[0].TookMS < 600_000 {
 				t.Errorf("job %s: tier %q, attempts %v; want flex and one of 10m", id, r.Upwell.Tier, r.Upwell.Attempts)
 			}

@@ -71,6 +71,15 @@ type Job struct {
 	// MaxAttempts is how many counted attempts the job gets. Zero means the
 	// operator's number.
 	MaxAttempts int
+
+	// OutputCeiling is how many output tokens the job may be given when its
+	// answer was truncated at the body's own limit. Zero means the operator's
+	// number.
+	OutputCeiling int
+
+	// TemplateSHA256 names the template that the body was made with, in
+	// hexadecimal, or is empty.
+	TemplateSHA256 string
 }
 
 // A Message is one delivery of a job.
@@ -106,7 +115,19 @@ type Attempt struct {
 	Tier      string    `json:"tier,omitzero"`
 	RequestID string    `json:"request_id,omitzero"`
 	Error     string    `json:"error,omitzero"`
+
+	// Turn is what the call was for when it was not the first of its kind.
+	Turn Turn `json:"turn,omitzero"`
 }
+
+// A Turn is what another call for a job is for, after one that was answered badly.
+type Turn string
+
+// The turns there are.
+const (
+	Repair    Turn = "repair"    // to mend an answer that is against its schema
+	Extension Turn = "extension" // to give a truncated answer more room
+)
 
 // Usage counts the tokens of one answer.
 type Usage struct {

@@ -206,19 +206,34 @@ func (j *Job) setOption(key string, value []byte) error {
 			return bad(field, "a JSON %s, want a JSON Schema object, or the name of one of the run's", kind(value))
 		}
 	case "max_attempts":
-		var n *int
-		if err := read(field, value, &n); err != nil {
-			return err
+		return whole(field, value, 100, &j.MaxAttempts)
+	case "output_ceiling":
+		return whole(field, value, 1<<24, &j.OutputCeiling)
+	case "template_sha256":
+		sum, err := str(field, value)
+		if err == nil && sum != "" && !sha256Hex.MatchString(sum) {
+			err = bad(field, "%.80q, want a SHA-256 in hexadecimal", sum)
 		}
-		j.MaxAttempts = 0
-		if n != nil {
-			j.MaxAttempts = *n
-			if *n < 1 || *n > 100 {
-				return bad(field, "%d, want 1 to 100", *n)
-			}
-		}
+		j.TemplateSHA256 = sum
+		return err
 	default:
-		return bad(fmt.Sprintf("upwell.%.80s", key), "unknown key, want run, deadline, tiers, regions, schema or max_attempts")
+		return bad(fmt.Sprintf("upwell.%.80s", key), "unknown key, want run, deadline, tiers, regions, schema, max_attempts, output_ceiling or template_sha256")
+	}
+	return nil
+}
+
+// whole reads a whole number from 1 to most, or null, into n.
+func whole(field string, value []byte, most int, n *int) error {
+	var v *int
+	if err := read(field, value, &v); err != nil {
+		return err
+	}
+	*n = 0
+	if v != nil {
+		*n = *v
+		if *v < 1 || *v > most {
+			return bad(field, "%d, want 1 to %d", *v, most)
+		}
 	}
 	return nil
 }
@@ -298,6 +313,9 @@ var runName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 
 // regionName is how AWS and the others spell theirs.
 var regionName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// sha256Hex is how a hash is written.
+var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // CheckRun reports what is wrong with the name of a run: it is a folder of
 // results, so it is held to letters, digits, dot, dash and underscore.

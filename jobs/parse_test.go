@@ -51,10 +51,14 @@ func withID(id string) string {
 	return `{"custom_id":` + id + `,"url":"/v1/responses","body":` + body + `}`
 }
 
+// sum is how a hash is written.
+const sum = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
 func TestParse(t *testing.T) {
 	const text = "\r\n\t " + `{"custom_id":"msa-0042", "method":"POST","url":"/v1/chat/completions","note":[1,"]"],
 		"body": {"model":"xai.grok-4.3","messages":[]} ,"upwell":{"run":"nightly","deadline":"2026-01-02T15:04:05+01:00",
-		"tiers":["flex","default"],"regions":["us-west-2","eu-central-1"],"schema":{"type" : "object"},"max_attempts":3}}` + "\r\n"
+		"tiers":["flex","default"],"regions":["us-west-2","eu-central-1"],"schema":{"type" : "object"},"max_attempts":3,
+		"output_ceiling":9000,"template_sha256":"` + sum + `"}}` + "\r\n"
 	got, err := jobs.Parse([]byte(text), "default")
 	if err != nil {
 		t.Fatalf("Parse(%s) = %v, want nil", text, err)
@@ -68,7 +72,7 @@ func TestParse(t *testing.T) {
 		Regions:     []string{"us-west-2", "eu-central-1"},
 		Deadline:    time.Date(2026, 1, 2, 14, 4, 5, 0, time.UTC),
 		Schema:      json.RawMessage(`{"type" : "object"}`),
-		MaxAttempts: 3,
+		MaxAttempts: 3, OutputCeiling: 9000, TemplateSHA256: sum,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Parse(%s) (-want +got):\n%s", text, diff)
@@ -221,10 +225,10 @@ func TestParseRefuses(t *testing.T) {
 
 		{"list as options", with(`"upwell":[]`), a, "upwell", "a JSON array, want an object"},
 		{"string as options", with(`"upwell":"flex"`), a, "upwell", "a JSON string, want an object"},
-		{"unknown option", withOption(`"priority":1`), ra, "upwell.priority", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
-		{"unknown option before run", with(`"upwell":{"x":1,"run":"r"}`), ra, "upwell.x", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
-		{"two unknown options", withOption(`"x":1,"y":2`), ra, "upwell.x", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
-		{"option in capitals", withOption(`"Tiers":["flex"]`), ra, "upwell.Tiers", "unknown key, want run, deadline, tiers, regions, schema or max_attempts"},
+		{"unknown option", withOption(`"priority":1`), ra, "upwell.priority", "unknown key, want run, deadline, tiers, regions, schema, max_attempts, output_ceiling or template_sha256"},
+		{"unknown option before run", with(`"upwell":{"x":1,"run":"r"}`), ra, "upwell.x", "unknown key, want run, deadline, tiers, regions, schema, max_attempts, output_ceiling or template_sha256"},
+		{"two unknown options", withOption(`"x":1,"y":2`), ra, "upwell.x", "unknown key, want run, deadline, tiers, regions, schema, max_attempts, output_ceiling or template_sha256"},
+		{"option in capitals", withOption(`"Tiers":["flex"]`), ra, "upwell.Tiers", "unknown key, want run, deadline, tiers, regions, schema, max_attempts, output_ceiling or template_sha256"},
 		{"run that climbs", with(`"upwell":{"run":"../x"}`), a, "upwell.run", `"../x", want letters, digits, dot, dash or underscore, not starting with a dot or dash`},
 		{"long run", with(`"upwell":{"run":"` + strings.Repeat("x", 129) + `"}`), a, "upwell.run", "129 bytes long, want at most 128"},
 		{"number as run", with(`"upwell":{"run":1}`), a, "upwell.run", "a JSON number, want a string"},
@@ -244,6 +248,8 @@ func TestParseRefuses(t *testing.T) {
 		{"word as deadline", withOption(`"deadline":"tomorrow"`), ra, "upwell.deadline", `"tomorrow", want a time such as "2026-01-02T15:04:05Z"`},
 		{"no attempts", withOption(`"max_attempts":0`), ra, "upwell.max_attempts", "0, want 1 to 100"},
 		{"101 attempts", withOption(`"max_attempts":101`), ra, "upwell.max_attempts", "101, want 1 to 100"},
+		{"no ceiling", withOption(`"output_ceiling":0`), ra, "upwell.output_ceiling", "0, want 1 to 16777216"},
+		{"half a hash", withOption(`"template_sha256":"00ff"`), ra, "upwell.template_sha256", `"00ff", want a SHA-256`},
 		{"half an attempt", withOption(`"max_attempts":1.5`), ra, "upwell.max_attempts", "a JSON number 1.5, want a whole number"},
 		{"string as attempts", withOption(`"max_attempts":"3"`), ra, "upwell.max_attempts", "a JSON string, want a whole number"},
 		{"number as schema", withOption(`"schema":1`), ra, "upwell.schema", "a JSON number, want a JSON Schema object, or the name of one of the run's"},

@@ -32,20 +32,39 @@ type Error struct {
 	Message string `json:"message"`
 }
 
-// A Record is what upwell knows of a settled job beyond OpenAI's line.
+// A Record is what upwell knows of a settled job beyond OpenAI's line. With the
+// line it answers who was sent what, when, by what and for how much.
 type Record struct {
-	Run         string          `json:"run"`
-	Output      json.RawMessage `json:"output,omitzero"` // the answer as JSON, when a schema was asked for
-	OutputText  string          `json:"output_text,omitzero"`
-	Model       string          `json:"model"`
-	Tier        string          `json:"tier,omitzero"` // the tier that served, as the endpoint says
-	Region      string          `json:"region,omitzero"`
-	Usage       Usage           `json:"usage"`
-	CostUSD     float64         `json:"cost_usd"`
-	Attempts    []Attempt       `json:"attempts"`
-	Repairs     int             `json:"repairs"`
-	InputSHA256 string          `json:"input_sha256"`
-	Finished    time.Time       `json:"finished"`
+	Run        string          `json:"run"`
+	Output     json.RawMessage `json:"output,omitzero"` // the answer as JSON, when a schema was asked for
+	OutputText string          `json:"output_text,omitzero"`
+	Model      string          `json:"model"`
+	Tier       string          `json:"tier,omitzero"` // the tier that served, as the endpoint says
+	Region     string          `json:"region,omitzero"`
+
+	// Usage and CostUSD are of all calls that were billed for the job; the
+	// extra ones are the part of them that went into repairs and extensions.
+	Usage        Usage  `json:"usage"`
+	CostUSD      USD    `json:"cost_usd"`
+	ExtraUsage   *Usage `json:"extra_usage,omitzero"`
+	ExtraCostUSD *USD   `json:"extra_cost_usd,omitzero"`
+	Price        *Price `json:"price,omitzero"` // that the last of them was booked at
+
+	Attempts   []Attempt `json:"attempts"`
+	Repairs    int       `json:"repairs"`             // calls that asked to mend an answer against its schema
+	Extensions int       `json:"extensions,omitzero"` // calls that gave a truncated answer more room
+
+	InputSHA256    string    `json:"input_sha256"`             // of the request as the job has it
+	SchemaSHA256   string    `json:"schema_sha256,omitzero"`   // of the schema that the answer was held to
+	TemplateSHA256 string    `json:"template_sha256,omitzero"` // of the template that the request was made with
+	Version        string    `json:"version,omitzero"`         // of upwell
+	Finished       time.Time `json:"finished"`
+
+	// Of an error line only: the message whose end it is, and what its dead
+	// letter says beside the reason.
+	MessageID       string    `json:"message_id,omitzero"`
+	CountedAttempts int       `json:"counted_attempts,omitzero"`
+	FirstFailed     time.Time `json:"first_failed,omitzero"`
 }
 
 // RequestID returns the id of the job's line in an output file. It is made of
@@ -81,4 +100,8 @@ type DeadLetter struct {
 	RequestID   string    // of the last answer, or empty
 	Attempts    int       // counted attempts, all deliveries together
 	FirstFailed time.Time // when the first attempt failed, or the letter was written
+
+	// BodyRef is where the message's body is stored, as an s3 URL, when it does
+	// not fit into a letter beside what is known about its end. Else empty.
+	BodyRef string
 }

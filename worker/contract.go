@@ -58,7 +58,8 @@ type Answer struct {
 	Model    string // as the endpoint reports it
 	Tier     string // the tier that served, as the endpoint reports it
 	Usage    jobs.Usage
-	CostUSD  float64
+	CostUSD  jobs.USD
+	Price    *jobs.Price // that CostUSD was reckoned with, or nil
 }
 
 // An Endpoint makes attempts. It must not retry: attempts are counted, paced

@@ -49,7 +49,7 @@ type Event struct {
 	// Usage and CostUSD are what an attempt was billed: of Attempted, whether
 	// or not the answer was any good.
 	Usage   jobs.Usage
-	CostUSD float64
+	CostUSD jobs.USD
 }
 
 func (w *Worker) observe(e Event) {

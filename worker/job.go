@@ -45,7 +45,7 @@ type task struct {
 	counted  int       // attempts that count, earlier deliveries included
 	failed   time.Time // when the first attempt failed
 	usage    jobs.Usage
-	cost     float64
+	cost     jobs.USD
 	last     *Error // of the last attempt that failed
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -36,7 +35,7 @@ type endpointFlags struct {
 	BasePath        []string      `group:"Endpoint:" placeholder:"MODEL=PATH" env:"UPWELL_BASE_PATH" help:"Base path of the models whose name begins so, such as xai.=/openai/v1."`
 	Tier            []string      `group:"Endpoint:" default:"default" env:"UPWELL_TIER" help:"Service tiers of jobs that name none: flex, default, priority."`
 	MaxOutputTokens int           `group:"Endpoint:" default:"0" env:"UPWELL_MAX_OUTPUT_TOKENS" help:"Output limit of jobs that set none, in tokens. Set it where the model has a quota: without one its maximum is reserved."`
-	Prices          string        `group:"Endpoint:" type:"existingfile" placeholder:"FILE" env:"UPWELL_PRICES" help:"JSON file of prices in USD per million tokens: {\"model\":{\"input\":1.25,\"cached\":0.2,\"output\":2.5}}."`
+	Prices          string        `group:"Endpoint:" type:"existingfile" placeholder:"FILE" env:"UPWELL_PRICES" help:"JSON file of prices, by model and tier, that come before the built-in ones; see worker/mantle/prices.json for the form."`
 	AttemptTimeout  time.Duration `group:"Endpoint:" default:"15m" env:"UPWELL_ATTEMPT_TIMEOUT" help:"Longest that one call may take; a call given up on is paid for all the same."`
 	HTTP1           bool          `group:"Endpoint:" name:"http1" env:"UPWELL_HTTP1" help:"Use HTTP/1.1, a connection for each call, where HTTP/2 is offered."`
 }
@@ -118,16 +117,16 @@ func (f *endpointFlags) credentials(cfg *mantle.Config, load func() (aws.Config,
 	return nil
 }
 
-func readPrices(path string) (map[string]mantle.Price, error) {
+func readPrices(path string) (mantle.PriceList, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return mantle.PriceList{}, err
 	}
-	var prices map[string]mantle.Price
-	if err := json.Unmarshal(text, &prices); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	prices, err := mantle.ParsePrices(text)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
 	}
-	return prices, nil
+	return prices, err
 }
 
 // limits returns the limiters of all lanes. They begin at the levels that an earlier

@@ -61,9 +61,9 @@ type statusReport struct {
 	PerSecond  float64 `json:"per_second"`
 	ETASeconds float64 `json:"eta_seconds,omitzero"`
 
-	Usage   jobs.Usage `json:"usage"`
-	CostUSD float64    `json:"cost_usd"`
-	Read    int        `json:"results_read"` // usage and cost are scaled up from these
+	Usage jobs.Usage     `json:"usage"`
+	Cost  progress.Spend `json:"cost"`
+	Read  int            `json:"results_read"` // usage and cost are scaled up from these
 }
 
 // Run shows the status.
@@ -152,7 +152,7 @@ func (t *tally) add(res jobs.Result) {
 	defer t.mu.Unlock()
 	t.report.Read++
 	t.report.Usage = t.report.Usage.Add(res.Upwell.Usage)
-	t.report.CostUSD += res.Upwell.CostUSD
+	t.report.Cost.Add(res.Upwell.CostUSD)
 }
 
 // answers counts the results, and reads all or some of them.
@@ -231,7 +231,8 @@ func (r *statusReport) finish() {
 		for _, n := range []*int64{&u.InputTokens, &u.CachedTokens, &u.OutputTokens, &u.ReasoningTokens} {
 			*n = int64(float64(*n) * scale)
 		}
-		r.CostUSD *= scale
+		r.Cost.USD *= scale
+		r.Cost.Unknown = int64(float64(r.Cost.Unknown) * scale)
 	}
 	switch {
 	case r.Submitted > 0:
@@ -264,7 +265,7 @@ func (c *statusCmd) print(e env, r statusReport) error {
 		progress.Row{Name: "rate", Value: fmt.Sprintf("%.1f/s over the last two minutes", r.PerSecond)},
 		progress.Row{Name: "tokens", Value: fmt.Sprintf("%s in (%s cached), %s out%s", progress.Tokens(r.Usage.InputTokens),
 			progress.Tokens(r.Usage.CachedTokens), progress.Tokens(r.Usage.OutputTokens), about)},
-		progress.Row{Name: "cost", Value: progress.Dollars(r.CostUSD)})
+		progress.Row{Name: "cost", Value: r.Cost.String()})
 	if r.ETASeconds > 0 {
 		rows = append(rows, progress.Row{Name: "ETA", Value: progress.Duration(time.Duration(r.ETASeconds * float64(time.Second)))})
 	}

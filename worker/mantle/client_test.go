@@ -118,10 +118,12 @@ func TestAnswers(t *testing.T) {
 		jobs.Responses: {
 			Response: jobs.Response{StatusCode: 200, RequestID: "req_1", Body: json.RawMessage(said)},
 			Text:     "Hello é", Model: grok, Tier: "flex", Usage: usage, CostUSD: (600*1.25 + 400*.2 + 300*2.5) * .5 / 1e6,
+			Price: &jobs.Price{Input: 0.625, Cached: 0.10, Output: 1.25, AsOf: "2026-08-13"},
 		},
 		jobs.ChatCompletions: {
 			Response: jobs.Response{StatusCode: 200, RequestID: "req_1", Body: json.RawMessage(chatted)},
 			Text:     "Hello", Model: grok, Tier: "priority", Usage: usage, CostUSD: (600*1.25 + 400*.2 + 300*2.5) * 1.75 / 1e6,
+			Price: &jobs.Price{Input: 2.1875, Cached: 0.35, Output: 4.375, AsOf: "2026-08-13"},
 		},
 	} {
 		body := map[string]string{jobs.Responses: said, jobs.ChatCompletions: chatted}[url]
@@ -440,7 +442,6 @@ func TestConfigErrors(t *testing.T) {
 		"path":                 {mantle.Config{APIKey: "k", Paths: map[string]string{"m": "v1"}}, `"v1"`},
 		"key life":             {mantle.Config{APIKey: "k", KeyTTL: 13 * time.Hour}, "13h"},
 		"negative":             {mantle.Config{APIKey: "k", MaxOutputTokens: -1}, "negative"},
-		"price":                {mantle.Config{APIKey: "k", Prices: map[string]mantle.Price{"m": {Input: -1}}}, "negative price"},
 		"schema":               {mantle.Config{APIKey: "k", Schemas: map[string]json.RawMessage{"s": json.RawMessage(`{"type":"thing"}`)}}, `schema "s"`},
 		"schema no object":     {mantle.Config{APIKey: "k", Schemas: map[string]json.RawMessage{"s": json.RawMessage(` true`)}}, `schema "s"`},
 		"AWS credentials":      {mantle.Config{AWS: broken("no profile")}, "no profile"},

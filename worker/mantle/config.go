@@ -73,8 +73,9 @@ type Config struct {
 	// Schemas are the JSON Schemas that jobs name. Each is an object.
 	Schemas map[string]json.RawMessage
 
-	// Prices come before [DefaultPrices], by the model's name.
-	Prices map[string]Price
+	// Prices come before [DefaultPrices]: a model that they name has their
+	// prices and no other.
+	Prices PriceList
 
 	// MaxInFlight is how many calls are expected at a time. So many idle
 	// connections are kept, that none is opened without need; it limits
@@ -181,14 +182,9 @@ func (c *Config) fixNumbers() error {
 }
 
 func (c *Config) fixPrices() error {
-	prices := DefaultPrices()
-	maps.Copy(prices, c.Prices)
-	for model, p := range prices {
-		if p.Input < 0 || p.Cached < 0 || p.Output < 0 {
-			return fmt.Errorf("prices: %s: want no negative price", model)
-		}
-	}
-	c.Prices = prices
+	all := DefaultPrices()
+	maps.Copy(all.Models, c.Prices.Models)
+	c.Prices = all
 	return nil
 }
 

@@ -111,7 +111,7 @@ func (c *Client) judge(call worker.Call, f form, res *response) (worker.Answer, 
 		Tier:     r.ServiceTier,
 		Usage:    r.Usage.tokens(),
 	}
-	c.book(call, &ans)
+	c.book(call, len(call.Job.Body), &ans)
 	text, acts, v := r.read(call.Job.URL)
 	ans.Text = text
 	if v.why == "" && f.json && !acts {

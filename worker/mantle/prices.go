@@ -1,62 +1,105 @@
 package mantle
 
 import (
+	"bytes"
 	"cmp"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"sync"
+	"time"
 
 	"upwell/jobs"
 	"upwell/throttle"
 	"upwell/worker"
 )
 
-// A Price is what a model costs at the default tier, in USD for a million
-// tokens.
-type Price struct {
-	Input  float64 // of the prompt, but for what is cached
-	Cached float64 // of the prompt, served from the cache
-	Output float64 // of the answer, its reasoning included
+// A PriceList is what models cost.
+type PriceList struct {
+	Date   string // of the list, as 2026-01-02
+	Source string // where the figures are from
+
+	// Models has prices by the model's name and the service tier.
+	Models map[string]map[string]jobs.Price
 }
 
-// DefaultPrices returns the prices that are known, by the model's name.
-//
-// Source: the Amazon Bedrock pricing page for Grok 4.3 in us-west-2, as cited
-// by models.dev in 2026. Bedrock has no higher price for long prompts, which
+//go:embed prices.json
+var builtIn []byte
+
+// DefaultPrices returns the prices that are known. A model or a tier that is not
+// among them costs what nobody knows, and is booked so. See prices.json for the
+// figures and their source. Bedrock has no higher price for long prompts, which
 // xAI itself has from 200,000 tokens on.
-func DefaultPrices() map[string]Price {
-	return map[string]Price{
-		"xai.grok-4.3": {Input: 1.25, Cached: 0.20, Output: 2.50},
+func DefaultPrices() PriceList {
+	l, err := ParsePrices(builtIn)
+	if err != nil {
+		panic(err) // the file is a part of the program
 	}
+	return l
 }
 
-// tierFactors are what the tiers cost, compared with the default one. In the
-// AWS price list of August 2026 they hold for all 41 models that have tiers. A
-// tier that is not here is booked as default.
-var tierFactors = map[string]float64{"flex": 0.5, "priority": 1.75}
+// ParsePrices reads a price list. It is a JSON object with the members date,
+// source and models; the latter has, by model and by service tier, the prices
+// input, cached and output, in USD for a million tokens. All three must be
+// there. The error names the member at fault.
+func ParsePrices(text []byte) (PriceList, error) {
+	var file struct {
+		Date   string                            `json:"date"`
+		Source string                            `json:"source"`
+		Models map[string]map[string]listedPrice `json:"models"`
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&file); err != nil {
+		return PriceList{}, fmt.Errorf("prices: %w", err)
+	}
+	if _, err := time.Parse(time.DateOnly, file.Date); err != nil {
+		return PriceList{}, fmt.Errorf("prices: date: %q, want the day of the list, such as 2026-01-02", file.Date)
+	}
+	l := PriceList{Date: file.Date, Source: file.Source, Models: make(map[string]map[string]jobs.Price)}
+	for model, tiers := range file.Models {
+		l.Models[model] = make(map[string]jobs.Price)
+		for tier, p := range tiers {
+			for name, v := range map[string]*float64{"input": p.Input, "cached": p.Cached, "output": p.Output} {
+				if v == nil || *v < 0 {
+					return PriceList{}, fmt.Errorf("prices: models.%s.%s.%s: want a price in USD for a million tokens", model, tier, name)
+				}
+			}
+			l.Models[model][tier] = jobs.Price{Input: *p.Input, Cached: *p.Cached, Output: *p.Output, AsOf: file.Date}
+		}
+	}
+	if len(l.Models) == 0 {
+		return PriceList{}, errors.New("prices: models: none, want at least one")
+	}
+	return l, nil
+}
 
-// USD returns what usage costs at a service tier.
-func (p Price) USD(u jobs.Usage, tier string) float64 {
-	factor, ok := tierFactors[tier]
+// A listedPrice is a price whose members may be missing.
+type listedPrice struct {
+	Input  *float64 `json:"input"`
+	Cached *float64 `json:"cached"`
+	Output *float64 `json:"output"`
+}
+
+// Price returns what the model costs at a service tier, or nil if that is not
+// known. The empty tier is the default one.
+func (c *Client) Price(model, tier string) *jobs.Price {
+	p, ok := c.cfg.Prices.Models[model][cmp.Or(tier, "default")]
 	if !ok {
-		factor = 1
+		return nil
 	}
-	cached := min(u.CachedTokens, u.InputTokens)
-	sum := float64(u.InputTokens-cached)*p.Input + float64(cached)*p.Cached + float64(u.OutputTokens)*p.Output
-	return sum * factor / 1e6
-}
-
-// Price returns what the model costs, and whether that is known. The cost of a
-// model that is not known is booked as zero.
-func (c *Client) Price(model string) (p Price, known bool) {
-	p, known = c.cfg.Prices[model]
-	return p, known
+	return &p
 }
 
 // book adds what an answer cost, by the tier that served it, and learns from
 // its count of tokens.
-func (c *Client) book(call worker.Call, ans *worker.Answer) {
-	price, _ := c.Price(call.Job.Model)
-	ans.CostUSD = price.USD(ans.Usage, cmp.Or(ans.Tier, call.Lane.Tier))
-	c.density.learn(call.Job.Model, len(call.Job.Body), ans.Usage.InputTokens)
+func (c *Client) book(call worker.Call, sent int, ans *worker.Answer) {
+	ans.CostUSD = jobs.UnknownUSD()
+	if ans.Price = c.Price(call.Job.Model, cmp.Or(ans.Tier, call.Lane.Tier)); ans.Price != nil {
+		ans.CostUSD = ans.Price.Of(ans.Usage)
+	}
+	c.density.learn(call.Job.Model, sent, ans.Usage.InputTokens)
 }
 
 // maxOutput is how long an answer may become that nothing limits: the default

@@ -3,6 +3,7 @@ package mantle_test
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,8 +13,8 @@ import (
 	"upwell/worker/mantle"
 )
 
-func TestUSD(t *testing.T) {
-	price := mantle.DefaultPrices()[grok]
+func TestPriceOf(t *testing.T) {
+	c := newClient(t, mantle.Config{})
 	million := jobs.Usage{InputTokens: 1e6, CachedTokens: 0, OutputTokens: 1e6}
 	for _, tc := range []struct {
 		u    jobs.Usage
@@ -22,29 +23,52 @@ func TestUSD(t *testing.T) {
 	}{
 		{million, "default", 3.75},
 		{million, "", 3.75},
-		{million, "reserved", 3.75},
 		{million, "flex", 0.625 + 1.25},
 		{million, "priority", 2.1875 + 4.375},
 		{jobs.Usage{InputTokens: 1e6, CachedTokens: 1e6}, "default", 0.20},
 		{jobs.Usage{InputTokens: 1e6, CachedTokens: 9e6}, "default", 0.20}, // a count that cannot be
 		{jobs.Usage{}, "flex", 0},
 	} {
-		if got := price.USD(tc.u, tc.tier); math.Abs(got-tc.want) > 1e-12 {
-			t.Errorf("USD(%+v, %q) = %v, want %v", tc.u, tc.tier, got, tc.want)
+		if got := c.Price(grok, tc.tier).Of(tc.u); math.Abs(float64(got)-tc.want) > 1e-12 {
+			t.Errorf("%+v at %q costs %v, want %v", tc.u, tc.tier, got, tc.want)
 		}
 	}
 }
 
 func TestPrice(t *testing.T) {
-	own := mantle.Price{Input: 1, Output: 2}
-	c := newClient(t, mantle.Config{Prices: map[string]mantle.Price{"m": own}})
-	for model, want := range map[string]mantle.Price{grok: {1.25, 0.20, 2.50}, "m": own} {
-		if got, known := c.Price(model); !known || got != want {
-			t.Errorf("Price(%s) = %v, %t, want %v, true", model, got, known, want)
+	own, err := mantle.ParsePrices([]byte(`{"date":"2026-01-02","source":"me","models":{"m":{"default":{"input":1,"cached":0,"output":2}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, mantle.Config{Prices: own})
+	for model, want := range map[string]jobs.Price{
+		grok: {Input: 1.25, Cached: 0.20, Output: 2.50, AsOf: mantle.DefaultPrices().Date},
+		"m":  {Input: 1, Output: 2, AsOf: "2026-01-02"},
+	} {
+		if got := c.Price(model, ""); got == nil || *got != want {
+			t.Errorf("Price(%s) = %v, want %v", model, got, want)
 		}
 	}
-	if got, known := c.Price("nobody's"); known || got != (mantle.Price{}) {
-		t.Errorf("Price = %v, %t, want nothing", got, known)
+	for _, of := range [][2]string{{"nobody's", "default"}, {grok, "reserved"}, {"m", "flex"}} {
+		if got := c.Price(of[0], of[1]); got != nil {
+			t.Errorf("Price%v = %v, want nothing", of, got)
+		}
+	}
+}
+
+func TestParsePricesRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		`[]`: "prices: json",
+		`{"date":"2026-01-02","models":{"m":{"default":{"input":1,"cached":0,"output":2}}},"note":1}`: `unknown field "note"`,
+		`{"date":"soon","models":{"m":{"default":{"input":1,"cached":0,"output":2}}}}`:                `date: "soon", want the day`,
+		`{"date":"2026-01-02","models":{"m":{"flex":{"input":1,"output":2}}}}`:                        "models.m.flex.cached: want a price",
+		`{"date":"2026-01-02","models":{"m":{"flex":{"input":-1,"cached":0,"output":2}}}}`:            "models.m.flex.input: want a price",
+		`{"date":"2026-01-02","models":{"m":{"flex":{"input":1,"cached":0,"output":2,"usd":0}}}}`:     `unknown field "usd"`,
+		`{"date":"2026-01-02"}`: "models: none",
+	} {
+		if l, err := mantle.ParsePrices([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParsePrices(%s) = %v, %v, want %q", text, l, err, want)
+		}
 	}
 }
 
@@ -55,7 +79,7 @@ func TestCostFollowsTheTierThatServed(t *testing.T) {
 		cl := call(t, jobs.ChatCompletions, prompt(grok))
 		cl.Lane.Tier = "priority"
 		ans, err := newClient(t, mantle.Config{HTTPClient: always(200, body)}).Complete(t.Context(), cl)
-		if err != nil || math.Abs(ans.CostUSD-want) > 1e-12 {
+		if err != nil || math.Abs(float64(ans.CostUSD)-want) > 1e-12 {
 			t.Errorf("served %s: %v, %v, want %v", served, ans.CostUSD, err, want)
 		}
 	}

@@ -6,6 +6,7 @@
 package progress
 
 import (
+	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -35,13 +36,41 @@ type Counts struct {
 	InFlight                  int64
 	Classes                   map[jobs.Class]int64 // of the buried
 	Usage                     jobs.Usage
-	CostUSD                   float64
+	Cost                      Spend
 	Rate                      float64 // answers per second of late
 	Paused                    error   // why intake is paused, or nil
 }
 
 // Settled is how many messages have come to their end.
 func (c Counts) Settled() int64 { return c.Stored + c.Duplicate + c.Buried }
+
+// A Spend is a sum of amounts, some of which may not be known. The zero value is
+// none.
+type Spend struct {
+	USD     float64 `json:"usd"`              // of those that are known
+	Unknown int64   `json:"unknown,omitzero"` // number of those that are not
+}
+
+// Add adds an amount.
+func (s *Spend) Add(d jobs.USD) {
+	if d.Known() {
+		s.USD += float64(d)
+	} else {
+		s.Unknown++
+	}
+}
+
+// String words the sum.
+func (s Spend) String() string {
+	switch {
+	case s.Unknown == 0:
+		return Dollars(s.USD)
+	case s.USD == 0:
+		return "unknown: give the prices with --prices"
+	default:
+		return fmt.Sprintf("%s, and %d calls of unknown price", Dollars(s.USD), s.Unknown)
+	}
+}
 
 // A Bucket is a stretch of history.
 type Bucket struct{ Answered, Refused int64 }
@@ -93,7 +122,7 @@ func (m *Meter) Observe(e worker.Event) {
 func (m *Meter) attempted(e worker.Event) {
 	m.c.InFlight--
 	m.c.Usage = m.c.Usage.Add(e.Usage)
-	m.c.CostUSD += e.CostUSD
+	m.c.Cost.Add(e.CostUSD)
 	b := m.bucket(e.At)
 	switch e.Outcome {
 	case throttle.Accepted:

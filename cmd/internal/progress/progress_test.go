@@ -44,8 +44,8 @@ func TestMeter(t *testing.T) {
 		if want := "1200 1200 2 1 1 1 1 1 1201 map[refused:1]"; got != want {
 			t.Errorf("Counts = %s, want %s", got, want)
 		}
-		if c.Usage.InputTokens != 120300 || c.CostUSD < 1.2029 || c.CostUSD > 1.2031 {
-			t.Errorf("usage %+v, cost %v, want 120300 tokens in, 1.203", c.Usage, c.CostUSD)
+		if c.Usage.InputTokens != 120300 || c.Cost.USD < 1.2029 || c.Cost.USD > 1.2031 {
+			t.Errorf("usage %+v, cost %v, want 120300 tokens in, 1.203", c.Usage, c.Cost.USD)
 		}
 	})
 }

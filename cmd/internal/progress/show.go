@@ -74,7 +74,7 @@ func (p Printer) Line(c Counts, elapsed time.Duration) string {
 	if c.Buried > 0 {
 		parts = append(parts, fmt.Sprintf("%d failed", c.Buried))
 	}
-	parts = append(parts, Tokens(c.Usage.InputTokens+c.Usage.OutputTokens)+" tokens", Dollars(c.CostUSD))
+	parts = append(parts, Tokens(c.Usage.InputTokens+c.Usage.OutputTokens)+" tokens", cost(c.Cost))
 	switch left := p.Total - done; {
 	case c.Paused != nil:
 		parts = append(parts, "PAUSED: "+first(c.Paused.Error(), 60))
@@ -84,6 +84,14 @@ func (p Printer) Line(c Counts, elapsed time.Duration) string {
 		parts = append(parts, Duration(elapsed))
 	}
 	return strings.Join(parts, " · ")
+}
+
+// cost words a spend in few letters.
+func cost(s Spend) string {
+	if s.Unknown > 0 {
+		return Dollars(s.USD) + "+?"
+	}
+	return Dollars(s.USD)
 }
 
 func first(s string, n int) string {
@@ -112,7 +120,7 @@ func Summary(c Counts, elapsed time.Duration) []Row {
 		Row{"refusals met", fmt.Sprintf("%d (429: %d, capacity: %d)", c.Refused, c.Throttled, c.Unavailable)},
 		Row{"other failed calls", fmt.Sprint(c.Failed)},
 		Row{"tokens", fmt.Sprintf("%s in (%s cached), %s out", Tokens(c.Usage.InputTokens), Tokens(c.Usage.CachedTokens), Tokens(c.Usage.OutputTokens))},
-		Row{"cost", Dollars(c.CostUSD)},
+		Row{"cost", c.Cost.String()},
 		Row{"time", Duration(elapsed)},
 	)
 	if s := elapsed.Seconds(); s > 0 {
