@@ -249,7 +249,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no attempts", withOption(`"max_attempts":0`), ra, "upwell.max_attempts", "0, want 1 to 100"},
 		{"101 attempts", withOption(`"max_attempts":101`), ra, "upwell.max_attempts", "101, want 1 to 100"},
 		{"no ceiling", withOption(`"output_ceiling":0`), ra, "upwell.output_ceiling", "0, want 1 to 16777216"},
-		{"half a hash", withOption(`"template_sha256":"00ff"`), ra, "upwell.template_sha256", `"00ff", want a SHA-256`},
+		{"half a hash", withOption(`"template_sha256":"00ff"`), ra, "upwell.template_sha256", `"00ff", want a SHA-256 in hexadecimal`},
 		{"half an attempt", withOption(`"max_attempts":1.5`), ra, "upwell.max_attempts", "a JSON number 1.5, want a whole number"},
 		{"string as attempts", withOption(`"max_attempts":"3"`), ra, "upwell.max_attempts", "a JSON string, want a whole number"},
 		{"number as schema", withOption(`"schema":1`), ra, "upwell.schema", "a JSON number, want a JSON Schema object, or the name of one of the run's"},
@@ -454,6 +454,12 @@ func checkAgain(t *testing.T, j jobs.Job) {
 	}
 	if j.MaxAttempts != 0 {
 		opt["max_attempts"] = j.MaxAttempts
+	}
+	if j.OutputCeiling != 0 {
+		opt["output_ceiling"] = j.OutputCeiling
+	}
+	if j.TemplateSHA256 != "" {
+		opt["template_sha256"] = j.TemplateSHA256
 	}
 	head, err := json.Marshal(map[string]any{"custom_id": j.CustomID, "url": j.URL, "upwell": opt})
 	if err != nil {
