@@ -51,6 +51,7 @@ type Record struct {
 	Price        *Price `json:"price,omitzero"` // that the last of them was booked at
 
 	Attempts   []Attempt `json:"attempts"`
+	Billed     int       `json:"billed_calls"`        // calls that were answered, well or badly, and so paid for
 	Repairs    int       `json:"repairs"`             // calls that asked to mend an answer against its schema
 	Extensions int       `json:"extensions,omitzero"` // calls that gave a truncated answer more room
 
@@ -65,6 +66,20 @@ type Record struct {
 	MessageID       string    `json:"message_id,omitzero"`
 	CountedAttempts int       `json:"counted_attempts,omitzero"`
 	FirstFailed     time.Time `json:"first_failed,omitzero"`
+}
+
+// Letter returns the dead letter that belongs to an error line.
+func (r Result) Letter() DeadLetter {
+	l := DeadLetter{
+		Key: Key{Run: r.Upwell.Run, CustomID: r.CustomID}, Class: r.Error.Code, Reason: r.Error.Message,
+		Attempts: r.Upwell.CountedAttempts, FirstFailed: r.Upwell.FirstFailed,
+	}
+	for _, a := range r.Upwell.Attempts {
+		if a.Error != "" {
+			l.Status, l.RequestID = a.Status, a.RequestID
+		}
+	}
+	return l
 }
 
 // RequestID returns the id of the job's line in an output file. It is made of

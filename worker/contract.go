@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -33,6 +34,10 @@ type Source interface {
 	// Bury puts m's body, unchanged, into the dead-letter queue with what is
 	// known about its end. It is durable on return. m stays where it is: Ack
 	// follows. Burying twice leaves two letters, which is no error.
+	//
+	// When the two do not fit into one letter its error wraps [ErrTooLarge], and
+	// nothing is buried, unless l.BodyRef says where the body is: that goes
+	// into the letter then.
 	Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) error
 
 	// Empty reports whether the queue holds no message at all, visible, hidden
@@ -44,10 +49,27 @@ type Source interface {
 // its time ran out, and somebody else may have the message now.
 var ErrGone = errors.New("the delivery is over")
 
+// ErrTooLarge is the error of burying a message whose body leaves no room for what
+// is known about its end.
+var ErrTooLarge = errors.New("the body and what is known about its end do not fit into one letter")
+
 // A Call is one attempt at a job: what to send, and in which lane.
 type Call struct {
-	Job  *jobs.Job
+	Job  *jobs.Job // its Schema, if it has one, is an object
 	Lane throttle.Lane
+
+	// MaxOutput is how many output tokens the answer may have, in the place of
+	// what the job says, or zero.
+	MaxOutput int
+
+	// Flaw is the answer that the model is to mend, or nil.
+	Flaw *Flaw
+}
+
+// A Flaw is an answer that is not true to its schema, and why.
+type Flaw struct {
+	Text     string // what the model said
+	Findings string // what the validator says to that, with JSON pointers
 }
 
 // An Answer is a call that got what it asked for.
@@ -55,6 +77,7 @@ type Answer struct {
 	Response jobs.Response
 	Text     string // what the model said
 	Output   []byte // Text as JSON, when the job asked for JSON; else nil
+	Schema   string // SHA-256, in hexadecimal, of the schema that Output was held to, or empty
 	Model    string // as the endpoint reports it
 	Tier     string // the tier that served, as the endpoint reports it
 	Usage    jobs.Usage
@@ -91,6 +114,17 @@ type Sink interface {
 
 	// Has reports whether the job has a result. Error lines do not count.
 	Has(ctx context.Context, k jobs.Key) (bool, error)
+
+	// Failure returns the error line of the job, and whether it has one.
+	Failure(ctx context.Context, k jobs.Key) (r jobs.Result, ok bool, err error)
+
+	// PutBody stores the body of the message of that id durably, for the dead
+	// letter of the job, and returns an s3 URL for it. k may have no CustomID.
+	PutBody(ctx context.Context, k jobs.Key, message string, body []byte) (ref string, err error)
+
+	// Schema returns the JSON Schema of that name in the run's manifest, and
+	// whether there is one.
+	Schema(ctx context.Context, run, name string) (text json.RawMessage, ok bool, err error)
 }
 
 // A Kind says what an error means for the job and for the lane. The set is
@@ -130,6 +164,16 @@ type Error struct {
 	RetryAfter time.Duration // the endpoint's word, or zero
 	Status     int           // HTTP status, or zero when there was no answer
 	RequestID  string        // the endpoint's name for the call, or empty
+
+	// Findings is what the validator found in Answer, in words for the model
+	// that gave it. It is empty unless Class is SchemaFailed and the model can
+	// be asked to mend its answer: see [Call.Flaw].
+	Findings string
+
+	// Limit is the number of output tokens that Answer ended at. It is zero
+	// unless Class is Truncated and a higher one can be asked for: see
+	// [Call.MaxOutput].
+	Limit int
 
 	// Answer is what was answered, and paid for, when the call succeeded as
 	// HTTP and failed as an answer: truncated, refused, empty or against the

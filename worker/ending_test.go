@@ -280,6 +280,7 @@ func TestResult(t *testing.T) {
 				Attempts: []jobs.Attempt{{
 					N: 1, Started: began, TookMS: 1500, Status: 200, Region: "here", Tier: "default", RequestID: "req_a",
 				}},
+				Billed:      1,
 				InputSHA256: "02a3ee1a5bdc7a2b6cf6a7a5dcb5b5d2a0f7b1b9d9f3c2d5b1f8a1a3d0d9c8e7",
 				Finished:    began.Add(1500 * time.Millisecond),
 			},

@@ -44,9 +44,9 @@ type task struct {
 	attempts []jobs.Attempt
 	counted  int       // attempts that count, earlier deliveries included
 	failed   time.Time // when the first attempt failed
-	usage    jobs.Usage
-	cost     jobs.USD
-	last     *Error // of the last attempt that failed
+	last     *Error    // of the last attempt that failed
+	next     request   // what the next attempt asks for
+	paid     paid
 }
 
 // An ending is how a task ends: stored, buried or released.
@@ -54,6 +54,7 @@ type ending struct {
 	answer *Answer          // to store
 	region string           // where it came from
 	letter *jobs.DeadLetter // to bury
+	filed  bool             // the letter's error line is stored already
 	delay  time.Duration    // to release
 	why    error            // of a release
 }
@@ -72,7 +73,7 @@ func (w *Worker) handle(ph phases, h *hold) {
 	var err error
 	t.job, err = jobs.Parse(h.m.Body, w.cfg.Run)
 	if err != nil {
-		t.settle(ph.settle, ending{letter: t.letter(jobs.BadJob, err.Error())})
+		t.settle(ph.settle, ending{letter: t.letter(jobs.BadJob, w.misread(err))})
 		return
 	}
 	t.tiers, t.regions = w.tiers(&t.job), w.regions(&t.job)
@@ -81,13 +82,17 @@ func (w *Worker) handle(ph phases, h *hold) {
 		t.giveBack(ph, released(copyDelay/2+rand.N(copyDelay/2), errors.New("another message for the job is under way")))
 		return
 	}
+	end, found := ending{}, false
 	if settledBefore || h.m.Receives > 1 || h.m.Again || w.cfg.LookUp {
-		if done := t.lookUp(ph); done {
+		if end, found = t.lookUp(ph); found && end.letter == nil {
+			t.ack(ph.settle)
 			w.known.end(t.job.Key, true)
 			return
 		}
 	}
-	end := t.run(ph)
+	if !found {
+		end = t.run(ph)
+	}
 	if end.answer == nil && end.letter == nil {
 		// What is released may be received again at once, by ourselves, and
 		// must not be taken for a copy.
@@ -96,6 +101,14 @@ func (w *Worker) handle(ph phases, h *hold) {
 		return
 	}
 	w.known.end(t.job.Key, t.settle(ph.settle, end))
+}
+
+// misread words the error of a message that is no job.
+func (w *Worker) misread(err error) string {
+	if f, ok := errors.AsType[*jobs.FormatError](err); ok && w.cfg.Redact {
+		return (&jobs.FormatError{Field: f.Field, Reason: "not what is wanted there (redacted)"}).Error()
+	}
+	return err.Error()
 }
 
 // giveBack releases the message, when the worker stops only after it has stopped
@@ -107,26 +120,41 @@ func (t *task) giveBack(ph phases, e ending) {
 	t.settle(ph.settle, e)
 }
 
-// lookUp acknowledges the message if its job has a result, and reports whether
-// the task ends here. A sink that cannot tell is asked until ctx is done: to go
-// on without an answer could mean to pay twice.
-func (t *task) lookUp(ph phases) (done bool) {
+// lookUp reports whether the job needs no call, and how it ends then: with no
+// more than an acknowledgement if it has a result, and with the letter that is
+// still to be buried if this very message has come to its end before. A sink that
+// cannot tell is asked until ctx is done: to go on without an answer could mean to
+// pay twice.
+func (t *task) lookUp(ph phases) (end ending, found bool) {
 	for failures := 1; ; failures++ {
-		has, err := t.w.sink.Has(ph.wait, t.job.Key)
+		has, letter, err := t.past(ph.wait)
 		switch {
 		case err == nil && has:
 			t.w.observe(Event{Kind: Duplicate, Message: t.m.ID, Key: t.job.Key})
-			t.ack(ph.settle)
 			t.log("answered before")
-			return true
+			return end, true
 		case err == nil:
-			return false
+			return ending{letter: letter, filed: true}, letter != nil
 		case ph.wait.Err() != nil:
-			return false // run releases it
+			return end, false // run releases it
 		}
 		t.w.cfg.Log.WarnContext(ph.wait, "look-up failed", "job", t.job.Key.String(), "err", err)
 		sleep(ph.wait, backoff(failures))
 	}
+}
+
+// past returns what earlier deliveries have made of the job: a result, or the dead
+// letter of this message. An error line of another message does not count: somebody
+// wants the job to be tried again.
+func (t *task) past(ctx context.Context) (answered bool, letter *jobs.DeadLetter, err error) {
+	if answered, err = t.w.sink.Has(ctx, t.job.Key); err != nil || answered {
+		return answered, nil, err
+	}
+	r, ok, err := t.w.sink.Failure(ctx, t.job.Key)
+	if err != nil || !ok || r.Error == nil || r.Upwell.MessageID != t.m.ID {
+		return false, nil, err
+	}
+	return false, new(r.Letter()), nil
 }
 
 // run makes attempts until one succeeds or none can.
@@ -143,8 +171,16 @@ func (t *task) run(ph phases) ending {
 			"delivered %d times and never settled: it may have stopped the workers that had it", t.m.Receives))
 	}
 	wait, stop := t.waiting(ph.wait)
-	defer stop()
-	for {
+	defer func() { stop() }()
+	if end := t.findSchema(wait); end != nil {
+		return *end
+	}
+	for late := false; ; {
+		if t.owing() && !late { // a drain waits for it, as for a call in flight
+			stop()
+			wait, stop = t.waiting(ph.work)
+			late = true
+		}
 		if d := t.job.Deadline; !d.IsZero() && !time.Now().Before(d) {
 			return t.bury(jobs.Expired, "the deadline passed before an answer: "+d.Format(time.RFC3339))
 		}
@@ -175,7 +211,7 @@ func (t *task) attempt(wait, work context.Context) *ending {
 	asked := time.Now()
 	ln, permit, err := t.permit(wait)
 	if err != nil {
-		return t.turnedAway(ln, err)
+		return t.turnedAway(wait, ln, err)
 	}
 	if !t.slot(wait, ln) {
 		permit.Cancel()
@@ -184,7 +220,7 @@ func (t *task) attempt(wait, work context.Context) *ending {
 	permit = permit.Started()
 	t.w.observe(Event{Kind: Permitted, Message: t.m.ID, Key: t.job.Key, Lane: ln.Lane, Waited: time.Since(asked)})
 	start := time.Now()
-	ans, err := t.call(work, Call{Job: &t.job, Lane: ln.Lane})
+	ans, err := t.call(work, t.next.call(t, ln))
 	<-t.w.slots
 	fail := t.book(ln.Lane, start, ans, err)
 	if fail == nil || fail.Answer != nil {
@@ -207,7 +243,7 @@ func (t *task) permit(wait context.Context) (*lane, throttle.Permit, error) {
 	if err != nil {
 		return ln, throttle.Permit{}, err
 	}
-	permit, err := ln.Acquire(ctx, t.w.endpoint.Cost(Call{Job: &t.job, Lane: ln.Lane}))
+	permit, err := ln.Acquire(ctx, t.w.endpoint.Cost(t.next.call(t, ln)))
 	if err != nil {
 		t.w.lanes.leave(p, nil)
 		return ln, permit, err
@@ -218,21 +254,26 @@ func (t *task) permit(wait context.Context) (*lane, throttle.Permit, error) {
 
 // turnedAway decides what becomes of a job that had to leave the line of ln, and
 // returns nil if it should stand in line again.
-func (t *task) turnedAway(ln *lane, err error) *ending {
+func (t *task) turnedAway(wait context.Context, ln *lane, err error) *ending {
 	crowded, long := errors.AsType[*crowdedError](err)
 	closed, shut := errors.AsType[*throttle.ClosedError](err)
+	var off time.Duration
 	switch {
-	case !long && !shut && !errors.Is(err, errNear):
-		return nil // it goes elsewhere, or run sees why
-	case t.climb(ln):
-		return nil
 	case long:
-		return new(t.putOff(crowded.delay, crowded))
-	case shut && !t.w.lanes.other(t, ln):
-		return new(t.putOff(time.Until(closed.Until), closed))
-	default:
-		return nil
+		off = crowded.delay
+	case shut:
+		off = time.Until(closed.Until)
+	case !errors.Is(err, errNear):
+		return nil // it goes elsewhere, or run sees why
 	}
+	switch {
+	case t.climb(ln):
+	case t.owing():
+		sleep(wait, off)
+	case long, shut && !t.w.lanes.other(t, ln):
+		return new(t.putOff(off, err))
+	}
+	return nil
 }
 
 // slot waits for a slot, and reports whether the call may still start: the wait
@@ -267,7 +308,7 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 	}
 	at := jobs.Attempt{
 		N: n, Started: start.UTC(), TookMS: time.Since(start).Milliseconds(), Region: ln.Region, Tier: ln.Tier,
-		Status: ans.Response.StatusCode, RequestID: ans.Response.RequestID,
+		Status: ans.Response.StatusCode, RequestID: ans.Response.RequestID, Turn: t.next.turn,
 	}
 	var fail *Error
 	billed := &ans
@@ -275,6 +316,7 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 	if err != nil {
 		fail = asError(err)
 		billed = fail.Answer
+		t.paid.last = cmp.Or(fail.Answer, t.paid.last)
 		outcome = outcomeOf(fail)
 		at.Status, at.RequestID, at.Error = fail.Status, fail.RequestID, fail.Error()
 		if t.failed.IsZero() {
@@ -284,7 +326,7 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 	}
 	e := Event{Kind: Attempted, Message: t.m.ID, Key: t.job.Key, Lane: ln, Attempt: at, Outcome: outcome, Err: err}
 	if billed != nil {
-		t.usage, t.cost = t.usage.Add(billed.Usage), t.cost+billed.CostUSD
+		t.paid.add(billed, t.next.turn)
 		e.Usage, e.CostUSD = billed.Usage, billed.CostUSD
 	}
 	if len(t.attempts) == keptAttempts {
@@ -306,6 +348,10 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 		until, news := ln.refused(start, fail)
 		permit.Done(f)
 		t.paused(work, ln, until, news, fail)
+		if t.owing() {
+			sleep(wait, time.Until(until))
+			return nil
+		}
 		return new(released(time.Until(until), fail))
 	}
 	permit.Done(f)
@@ -317,6 +363,9 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 		}
 		return nil // the limiter, not the job, pays for a refusal
 	case Permanent:
+		if t.askAgain(fail) {
+			return nil
+		}
 		t.counted++
 		return new(t.bury(fail.Class, fail.Error()))
 	default:
@@ -384,14 +433,24 @@ func (t *task) letter(c jobs.Class, reason string) *jobs.DeadLetter {
 	return l
 }
 
-// result is the stored form of the task's end, but for what only the end knows.
-func (t *task) result() jobs.Result {
+// result is the stored form of the task's end, but for what only the end knows. a
+// is the answer that goes with it, or nil.
+func (t *task) result(a *Answer) jobs.Result {
 	sum := sha256.Sum256(t.job.Body)
-	return jobs.Result{
+	r := jobs.Result{
 		ID: t.job.RequestID(), CustomID: t.job.CustomID,
 		Upwell: jobs.Record{
-			Run: t.job.Run, Model: t.job.Model, Usage: t.usage, CostUSD: t.cost,
-			Attempts: t.attempts, InputSHA256: hex.EncodeToString(sum[:]), Finished: time.Now().UTC(),
+			Run: t.job.Run, Model: t.job.Model, Attempts: t.attempts,
+			InputSHA256: hex.EncodeToString(sum[:]), TemplateSHA256: t.job.TemplateSHA256,
+			Version: t.w.cfg.Version, Finished: time.Now().UTC(),
 		},
 	}
+	t.paid.enter(&r.Upwell)
+	if a != nil {
+		r.Response = &a.Response
+		r.Upwell.Output, r.Upwell.OutputText = a.Output, a.Text
+		r.Upwell.Tier, r.Upwell.SchemaSHA256, r.Upwell.Price = a.Tier, a.Schema, a.Price
+		r.Upwell.Model = cmp.Or(a.Model, t.job.Model)
+	}
+	return r
 }

@@ -20,7 +20,7 @@ func (t *task) settle(ctx context.Context, e ending) bool {
 	case e.answer != nil:
 		return t.store(ctx, e)
 	case e.letter != nil:
-		return t.deadLetter(ctx, e.letter)
+		return t.deadLetter(ctx, e.letter, e.filed)
 	default:
 		t.release(ctx, e.delay, e.why)
 		return false
@@ -30,13 +30,8 @@ func (t *task) settle(ctx context.Context, e ending) bool {
 // store stores the answer and acknowledges the message.
 // If the worker dies in between, the next delivery finds the result.
 func (t *task) store(ctx context.Context, e ending) bool {
-	a, r := e.answer, t.result()
-	r.Response = &a.Response
-	r.Upwell.OutputText, r.Upwell.Output = a.Text, a.Output
-	r.Upwell.Tier, r.Upwell.Region = a.Tier, e.region
-	if a.Model != "" {
-		r.Upwell.Model = a.Model
-	}
+	r := t.result(e.answer)
+	r.Upwell.Region = e.region
 	stored, err := t.put(ctx, r)
 	if err != nil {
 		t.w.cfg.Log.ErrorContext(ctx, "answer not stored, and it was paid for", "job", t.job.Key.String(), "err", err)
@@ -49,7 +44,8 @@ func (t *task) store(ctx context.Context, e ending) bool {
 	}
 	t.w.observe(Event{Kind: kind, Message: t.m.ID, Key: t.job.Key})
 	t.ack(ctx)
-	t.log("stored", "tier", a.Tier, "region", e.region, "tokens", t.usage.InputTokens+t.usage.OutputTokens)
+	t.log("stored", "tier", e.answer.Tier, "region", e.region,
+		"tokens", t.paid.usage.InputTokens+t.paid.usage.OutputTokens, "repairs", t.paid.repairs)
 	return true
 }
 
@@ -66,23 +62,27 @@ func (t *task) put(ctx context.Context, r jobs.Result) (stored bool, err error) 
 	}
 }
 
-// deadLetter files the failure, buries the message and acknowledges it. If the
-// worker dies in between, all of it is done again: an error line replaces an
-// earlier one, and a second letter is better than none.
-func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter) bool {
-	paid := t.last != nil && t.last.Answer != nil
+// deadLetter files the failure, buries the message and acknowledges it. A worker
+// may die between any two of these: once the error line is there, whoever receives
+// the message next finds it, and buries without paying again. Each step may be
+// done twice: an error line replaces an earlier one, a body is stored in the same
+// place, and a second letter is better than none.
+func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter, filed bool) bool {
 	for failures := 1; ; failures++ {
-		err := t.fileError(ctx, l)
-		if err == nil {
-			err = t.w.source.Bury(ctx, t.m, *l)
+		var err error
+		if !filed {
+			err = t.fileError(ctx, l)
+			filed = err == nil
 		}
-		if err == nil {
-			break
+		if filed {
+			if err = t.buryLetter(ctx, l); err == nil {
+				break
+			}
 		}
 		t.w.cfg.Log.ErrorContext(ctx, "not dead-lettered yet", "job", t.job.Key.String(), "err", err, "failures", failures)
-		// A job that cost nothing waits better in the queue. One that did
-		// would be paid for again.
-		if !paid || ctx.Err() != nil {
+		// A job that cost nothing waits better in the queue. One that did might
+		// be sent anew on its way there, and nobody would know the new message.
+		if t.paid.calls == 0 || ctx.Err() != nil {
 			t.release(ctx, troubleDelay, err)
 			return false
 		}
@@ -94,17 +94,31 @@ func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter) bool {
 	return true
 }
 
-// fileError stores the error line of a job that has a name to file it under.
+// buryLetter writes the dead letter. A body that leaves no room for what is known
+// about its end is stored in the sink first.
+func (t *task) buryLetter(ctx context.Context, l *jobs.DeadLetter) error {
+	err := t.w.source.Bury(ctx, t.m, *l)
+	if !errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	if l.BodyRef, err = t.w.sink.PutBody(ctx, t.job.Key, t.m.ID, t.m.Body); err != nil {
+		return err
+	}
+	return t.w.source.Bury(ctx, t.m, *l)
+}
+
+// fileError stores the error line of a job that has a name to file it under, with
+// what was answered, if anything was: it was paid for.
 func (t *task) fileError(ctx context.Context, l *jobs.DeadLetter) error {
 	if t.job.CustomID == "" {
 		return nil
 	}
-	r := t.result()
+	r := t.result(t.paid.last)
 	r.Error = &jobs.Error{Code: l.Class, Message: l.Reason}
-	if t.last != nil && t.last.Answer != nil { // what was answered is kept: it was paid for
-		a := t.last.Answer
-		r.Response, r.Upwell.OutputText, r.Upwell.Tier = &a.Response, a.Text, a.Tier
+	if n := len(t.attempts); n > 0 {
+		r.Upwell.Region = t.attempts[n-1].Region
 	}
+	r.Upwell.MessageID, r.Upwell.CountedAttempts, r.Upwell.FirstFailed = t.m.ID, l.Attempts, l.FirstFailed.UTC()
 	return t.w.sink.PutError(ctx, t.job.Key, r)
 }
 

@@ -143,6 +143,23 @@ type Config struct {
 	// for itself. Default 5.
 	MaxAttempts int
 
+	// Repairs is how often a model is asked to mend an answer that is against its
+	// schema, each time with what the validator says: at most 3. Default 1; -1
+	// for never.
+	Repairs int
+
+	// OutputCeiling is how many output tokens a job may be given, that does not
+	// say for itself, when its answer was truncated: it is tried once more, with
+	// four times its limit, but no more than this. Default 32,768.
+	OutputCeiling int
+
+	// Redact keeps what a message that is no job says out of errors and logs.
+	// The endpoint has a setting of its own for what it quotes.
+	Redact bool
+
+	// Version is upwell's own, for the record. Default none.
+	Version string
+
 	// MaxReceives is how many deliveries a message may have before it is taken
 	// for one that kills workers, and dead-lettered as poison. Deliveries that
 	// end in a release do not count. Default 10.
@@ -184,6 +201,9 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.Receivers, min(max(c.Slots/32, 2), 32))
 	set(&c.MaxAttempts, 5)
 	set(&c.MaxReceives, 10)
+	set(&c.Repairs, 1)
+	c.Repairs = max(c.Repairs, 0)
+	set(&c.OutputCeiling, 32<<10)
 	if c.Bytes == 0 {
 		c.Bytes = 64 << 20
 	}
@@ -214,8 +234,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("worker: no region: name at least one")
 	case len(c.Regions) == 0:
 		return c, fmt.Errorf("worker: no region of %v is allowed: Allow lists %v", given, c.Allow)
-	case c.Slots < 0, c.Bytes < 0, c.Receivers < 0, c.MaxAttempts < 0, c.MaxReceives < 0, c.AttemptTimeout < 0, c.Escalate < 0, c.Drain < 0:
+	case c.Slots < 0, c.Bytes < 0, c.Receivers < 0, c.MaxAttempts < 0, c.MaxReceives < 0, c.OutputCeiling < 0, c.AttemptTimeout < 0, c.Escalate < 0, c.Drain < 0:
 		return c, errors.New("worker: a setting is negative")
+	case c.Repairs > 3:
+		return c, fmt.Errorf("worker: %d repairs: want at most 3, as a model that fails so often will fail again", c.Repairs)
 	case c.AttemptTimeout > ceiling/2:
 		return c, fmt.Errorf("worker: attempt timeout %v: want at most %v, as a delivery ends after %v", c.AttemptTimeout, ceiling/2, ceiling)
 	}
@@ -238,6 +260,8 @@ type Worker struct {
 	held  *holds
 	known *known // jobs under way or lately settled
 
+	schemas *schemas // that jobs name
+
 	received atomic.Bool // the source has answered at least once
 }
 
@@ -254,7 +278,7 @@ func New(src Source, ep Endpoint, sink Sink, limits *throttle.Set, cfg Config) (
 		room:  room,
 		slots: make(chan struct{}, cfg.Slots),
 		held:  newHolds(),
-		known: newKnown(),
+		known: newKnown(), schemas: newSchemas(),
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -26,6 +27,26 @@ func (s *Sink) Has(ctx context.Context, k jobs.Key) (bool, error) {
 		return false, nil
 	}
 	return err == nil, s.wrap("head", key, s.explain("s3:GetObject", err))
+}
+
+// Failure returns the error line of the job, and whether it has one.
+func (s *Sink) Failure(ctx context.Context, k jobs.Key) (r jobs.Result, ok bool, err error) {
+	r, err = s.Read(ctx, sink.Errors, k)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false, nil
+	}
+	return r, err == nil, err
+}
+
+// Schema returns the JSON Schema of that name in the run's manifest, and whether
+// there is one.
+func (s *Sink) Schema(ctx context.Context, run, name string) (text json.RawMessage, ok bool, err error) {
+	m, err := s.Manifest(ctx, run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	text, ok = m.Schemas[name]
+	return text, ok && err == nil, err
 }
 
 // Read returns the stored line of a job. When there is none, the error wraps

@@ -66,7 +66,8 @@ type outline struct {
 	tier, store,
 	text, // of the Responses API
 	format, // text.format or response_format, depending on the API
-	maxOutput, maxCompletion, maxTokens span
+	maxOutput, maxCompletion, maxTokens,
+	talk span // input or messages, depending on the API
 }
 
 // outlineOf scans a job's body once. Of keys that are there twice, the last
@@ -93,6 +94,14 @@ func outlineOf(j *jobs.Job) (o outline) {
 		case "response_format":
 			if !responses {
 				o.format = v
+			}
+		case "input":
+			if responses {
+				o.talk = v
+			}
+		case "messages":
+			if !responses {
+				o.talk = v
 			}
 		}
 	}
@@ -128,9 +137,16 @@ func (c *Client) fill(call worker.Call, o outline, f form) segments {
 		if o.store.unset(j.Body) {
 			e.set("store", o.store, []byte("false"))
 		}
-		e.limit("max_output_tokens", o.maxOutput, c.cfg.MaxOutputTokens)
+		e.limit("max_output_tokens", o.maxOutput, call.MaxOutput, c.cfg.MaxOutputTokens)
 	} else if o.maxTokens.unset(j.Body) {
-		e.limit("max_completion_tokens", o.maxCompletion, c.cfg.MaxOutputTokens)
+		e.limit("max_completion_tokens", o.maxCompletion, call.MaxOutput, c.cfg.MaxOutputTokens)
+	} else if o.maxCompletion.unset(j.Body) {
+		e.limit("max_tokens", o.maxTokens, call.MaxOutput, 0)
+	} else {
+		e.limit("max_completion_tokens", o.maxCompletion, call.MaxOutput, 0)
+	}
+	if call.Flaw != nil {
+		e.goOn(o.talk, call.Flaw)
 	}
 	if f.send != nil {
 		e.form(j.URL, o, f.send)
@@ -162,11 +178,44 @@ func (e *editor) set(key string, v span, value []byte) {
 	e.head = append(append(e.head, value...), ',')
 }
 
-// limit sets a limit if the operator has one and the job has none.
-func (e *editor) limit(key string, v span, n int) {
-	if n > 0 && v.unset(e.body) {
-		e.set(key, v, strconv.AppendInt(nil, int64(n), 10))
+// limit sets a limit: most, or if there is no such, what the operator has for
+// jobs that have none.
+func (e *editor) limit(key string, v span, most, unset int) {
+	if most == 0 && v.unset(e.body) {
+		most = unset
 	}
+	if most > 0 {
+		e.set(key, v, strconv.AppendInt(nil, int64(most), 10))
+	}
+}
+
+// goesOn reports whether the job's conversation can be gone on with: it is there,
+// in a form that has a place for another turn.
+func (o *outline) goesOn(j *jobs.Job) bool {
+	if o.talk.end == 0 {
+		return false
+	}
+	first := j.Body[o.talk.at]
+	return first == '[' || first == '"' && j.URL == jobs.Responses
+}
+
+// goOn goes on with the conversation at v: the model's answer, and what is wrong
+// with it. The request begins as it did, so that a prompt cache has it.
+func (e *editor) goOn(v span, flaw *worker.Flaw) {
+	const ask = "\n\nAnswer again: with the whole corrected JSON document, and nothing else."
+	more := slices.Concat([]byte(`{"role":"assistant","content":`), quote(flaw.Text),
+		[]byte(`},{"role":"user","content":`), quote(flaw.Findings+ask), []byte(`}]`))
+	if e.body[v.at] == '"' {
+		e.changes = append(e.changes,
+			change{span{v.at, v.at}, []byte(`[{"role":"user","content":`)},
+			change{span{v.end, v.end}, append([]byte(`},`), more...)})
+		return
+	}
+	for range elements(e.body, v.at) {
+		more = append([]byte(","), more...)
+		break
+	}
+	e.changes = append(e.changes, change{span{v.end - 1, v.end}, more})
 }
 
 // form asks for JSON that satisfies schema. The request asks for no form yet.

@@ -100,6 +100,39 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestGoOn has the second call of a job: with more room, and with what was wrong.
+func TestGoOn(t *testing.T) {
+	flaw := &worker.Flaw{Text: `{"n":"é"}`, Findings: `at "/n": no`}
+	const turns = `{"role":"assistant","content":"{\"n\":\"é\"}"},{"role":"user","content":"at \"/n\": no` +
+		`\n\nAnswer again: with the whole corrected JSON document, and nothing else."}]`
+	for name, tc := range map[string]struct {
+		url, body string
+		limit     int // the operator's
+		max       int
+		flaw      *worker.Flaw
+		want      string
+	}{
+		"string":        {jobs.Responses, `{"model":"m","input": "a\"]" ,"store":true}`, 0, 0, flaw, `{"model":"m","input": [{"role":"user","content":"a\"]"},` + turns + ` ,"store":true}`},
+		"list":          {jobs.Responses, `{"model":"m","store":true,"input":[{"a":"]"} ]}`, 0, 0, flaw, `{"model":"m","store":true,"input":[{"a":"]"} ,` + turns + `}`},
+		"empty list":    {jobs.Responses, `{"model":"m","store":true,"input":[ ]}`, 0, 0, flaw, `{"model":"m","store":true,"input":[ ` + turns + `}`},
+		"chat":          {jobs.ChatCompletions, `{"model":"m","messages":[{"role":"user","content":"a"}]}`, 0, 0, flaw, `{"model":"m","messages":[{"role":"user","content":"a"},` + turns + `}`},
+		"room":          {jobs.Responses, `{"model":"m","store":true,"max_output_tokens":5}`, 9, 20, nil, `{"model":"m","store":true,"max_output_tokens":20}`},
+		"room, default": {jobs.Responses, `{"model":"m","store":true}`, 9, 20, nil, `{"max_output_tokens":20,"model":"m","store":true}`},
+		"room, chat":    {jobs.ChatCompletions, `{"model":"m","max_completion_tokens":5}`, 9, 20, nil, `{"model":"m","max_completion_tokens":20}`},
+		"room, old":     {jobs.ChatCompletions, `{"model":"m","max_tokens":5}`, 9, 20, nil, `{"model":"m","max_tokens":20}`},
+		"room, both":    {jobs.ChatCompletions, `{"model":"m","max_tokens":5,"max_completion_tokens":7}`, 9, 20, nil, `{"model":"m","max_tokens":5,"max_completion_tokens":20}`},
+		"both":          {jobs.Responses, `{"model":"m","store":true,"max_output_tokens":5,"input":[]}`, 9, 20, flaw, `{"model":"m","store":true,"max_output_tokens":20,"input":[` + turns + `}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := call(t, tc.url, tc.body)
+			cl.MaxOutput, cl.Flaw = tc.max, tc.flaw
+			if got := sent(t, mantle.Config{MaxOutputTokens: tc.limit}, cl); got != tc.want {
+				t.Errorf("sent\n%s\nwant\n%s", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestGrokGetsNoKeywordItRefuses(t *testing.T) {
 	in := `{"type":"object","properties":{"minLength":{"type":"string","minLength":3,"pattern":"a\"b"},
 		"b":{"type":"array","items":{"maxLength":2,"type":"string"},"minItems":1,"maxItems":9,"contains":{"const":"x"},"minContains":1,"maxContains":2},

@@ -55,9 +55,6 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		schemas: schemas{byHash: map[[32]byte]*schema{}},
 		density: density{byModel: map[string]float64{}},
 	}
-	if err := c.compileAll(); err != nil {
-		return nil, err
-	}
 	if err := c.authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -164,7 +161,7 @@ func (c *Client) Complete(ctx context.Context, call worker.Call) (worker.Answer,
 		c.disown(t.region, res.status)
 		return worker.Answer{}, c.refused(call, res)
 	default:
-		return c.judge(call, f, res)
+		return c.judge(call, o, f, res)
 	}
 }
 

@@ -442,8 +442,6 @@ func TestConfigErrors(t *testing.T) {
 		"path":                 {mantle.Config{APIKey: "k", Paths: map[string]string{"m": "v1"}}, `"v1"`},
 		"key life":             {mantle.Config{APIKey: "k", KeyTTL: 13 * time.Hour}, "13h"},
 		"negative":             {mantle.Config{APIKey: "k", MaxOutputTokens: -1}, "negative"},
-		"schema":               {mantle.Config{APIKey: "k", Schemas: map[string]json.RawMessage{"s": json.RawMessage(`{"type":"thing"}`)}}, `schema "s"`},
-		"schema no object":     {mantle.Config{APIKey: "k", Schemas: map[string]json.RawMessage{"s": json.RawMessage(` true`)}}, `schema "s"`},
 		"AWS credentials":      {mantle.Config{AWS: broken("no profile")}, "no profile"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,9 +1,7 @@
 package mantle
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -70,8 +68,10 @@ type Config struct {
 	// the model's maximum of it.
 	MaxOutputTokens int
 
-	// Schemas are the JSON Schemas that jobs name. Each is an object.
-	Schemas map[string]json.RawMessage
+	// Redact keeps what the endpoint and the model say out of errors: they may
+	// quote the prompt. What remains is the status, the code, and of a violated
+	// schema the places and keywords.
+	Redact bool
 
 	// Prices come before [DefaultPrices]: a model that they name has their
 	// prices and no other.
@@ -97,7 +97,7 @@ var regionName = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]+)+-[0-9]+$`)
 func (c *Config) withDefaults() error {
 	for _, check := range []func(*Config) error{
 		(*Config).fixBaseURL, (*Config).fixRegions, (*Config).fixPaths,
-		(*Config).fixNumbers, (*Config).fixPrices, (*Config).fixSchemas, (*Config).fixCredentials,
+		(*Config).fixNumbers, (*Config).fixPrices, (*Config).fixCredentials,
 	} {
 		if err := check(c); err != nil {
 			return fmt.Errorf("mantle: config: %w", err)
@@ -185,18 +185,6 @@ func (c *Config) fixPrices() error {
 	all := DefaultPrices()
 	maps.Copy(all.Models, c.Prices.Models)
 	c.Prices = all
-	return nil
-}
-
-func (c *Config) fixSchemas() error {
-	trimmed := map[string]json.RawMessage{}
-	for name, text := range c.Schemas {
-		if text = bytes.TrimSpace(text); !bytes.HasPrefix(text, []byte("{")) {
-			return fmt.Errorf("schema %q: want a JSON object", name)
-		}
-		trimmed[name] = text
-	}
-	c.Schemas = trimmed
 	return nil
 }
 

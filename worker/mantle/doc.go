@@ -22,6 +22,12 @@
 // body's own format binds if this package can compile it; otherwise the
 // endpoint's word for it is taken, and the answer is held to be JSON.
 //
+// JSON that stands in a Markdown fence or in a sentence is found there, if a
+// schema or the body asks for JSON, and if it is the only one that fits: see
+// form.document. The worker may ask for a second call, in which the model reads
+// its answer and what the validator says to it; the request begins with the same
+// bytes as the first, so that a prompt cache serves it.
+//
 // # Where a call goes
 //
 // A Region has one host, and a model on it one base path: /openai/v1 for some

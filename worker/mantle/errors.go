@@ -58,7 +58,10 @@ func (r *response) id() string {
 // judged makes an error of a verdict on r.
 func (c *Client) judged(r *response, v verdict) *worker.Error {
 	text := c.quote(v.why, maxQuote)
-	if v.class == jobs.SchemaFailed {
+	switch {
+	case c.cfg.Redact:
+		text = shorten(cmp.Or(v.bare, "status "+strconv.Itoa(r.status)), maxFindings)
+	case v.class == jobs.SchemaFailed:
 		text = c.quote(v.why, maxFindings)
 	}
 	if v.fix != "" {
@@ -185,11 +188,18 @@ const (
 func (c *Client) refused(call worker.Call, res *response) *worker.Error {
 	v := c.verdictOn(call, res, res.said)
 	v.why = strings.TrimSpace(strconv.Itoa(res.status) + " " + http.StatusText(res.status))
+	v.bare = v.why
+	if code := cmp.Or(res.said.Code, res.said.Type); word.MatchString(code) {
+		v.bare += ": " + code
+	}
 	if said := res.said.String(); said != "" {
 		v.why += ": " + said
 	}
 	return c.judged(res, v)
 }
+
+// word is what a code looks like, and a sentence with somebody's text in it not.
+var word = regexp.MustCompile(`^[\w.-]{1,40}$`)
 
 // verdictOn judges by the status first, and by codes where a status has more
 // than one meaning. It says nothing but what to fix.

@@ -77,7 +77,10 @@ type verdict struct {
 	kind  worker.Kind
 	class jobs.Class
 	why   string // what happened, of any length, with the endpoint's words
+	bare  string // the same without any words but ours; empty to make do with the rest
 	fix   string // what to do about it, in ours
+
+	findings string // of the validator, for the model
 }
 
 func transient(format string, args ...any) verdict {
@@ -89,21 +92,31 @@ func permanent(class jobs.Class, why string) verdict {
 }
 
 var (
-	truncated = permanent(jobs.Truncated, "the answer ended at its limit of output tokens")
-	filtered  = permanent(jobs.Refused, "the answer was withheld by the content filter")
-	empty     = transient("empty answer")
+	truncated = ours(permanent(jobs.Truncated, "the answer ended at its limit of output tokens"))
+	filtered  = ours(permanent(jobs.Refused, "the answer was withheld by the content filter"))
+	empty     = ours(transient("empty answer"))
 )
 
-func refusal(text string) verdict { return permanent(jobs.Refused, "the model refused: "+text) }
+// ours is a verdict that quotes nobody.
+func ours(v verdict) verdict {
+	v.bare = v.why
+	return v
+}
+
+func refusal(text string) verdict {
+	v := permanent(jobs.Refused, "the model refused: "+text)
+	v.bare = "the model refused"
+	return v
+}
 
 // judge turns what came with a 2xx status into an answer or an error.
-func (c *Client) judge(call worker.Call, f form, res *response) (worker.Answer, error) {
+func (c *Client) judge(call worker.Call, o outline, f form, res *response) (worker.Answer, error) {
 	var r reply
 	// A value of an unexpected type is skipped, and the rest is read: a paid
 	// answer is not lost to a field that nobody needs.
 	err := json.Unmarshal(res.body, &r)
 	if _, odd := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !odd {
-		return worker.Answer{}, c.judged(res, transient("the answer is not JSON: %v", err))
+		return worker.Answer{}, c.judged(res, ours(transient("the answer is not JSON: %v", err)))
 	}
 	ans := worker.Answer{
 		Response: jobs.Response{StatusCode: res.status, RequestID: res.id(), Body: res.body},
@@ -111,17 +124,24 @@ func (c *Client) judge(call worker.Call, f form, res *response) (worker.Answer, 
 		Tier:     r.ServiceTier,
 		Usage:    r.Usage.tokens(),
 	}
-	c.book(call, len(call.Job.Body), &ans)
+	c.book(call, &ans)
 	text, acts, v := r.read(call.Job.URL)
 	ans.Text = text
+	ans.Schema = f.hash()
 	if v.why == "" && f.json && !acts {
 		if ans.Output, err = f.document(text); err != nil {
-			v = permanent(jobs.SchemaFailed, err.Error())
+			v = violation(err)
 		}
 	}
 	if v.why != "" {
 		e := c.judged(res, v)
 		e.Answer = &ans
+		if o.goesOn(call.Job) {
+			e.Findings = v.findings
+		}
+		if v.class == jobs.Truncated {
+			e.Limit = c.limit(call, o)
+		}
 		return worker.Answer{}, e
 	}
 	return ans, nil

@@ -94,12 +94,12 @@ func (c *Client) Price(model, tier string) *jobs.Price {
 
 // book adds what an answer cost, by the tier that served it, and learns from
 // its count of tokens.
-func (c *Client) book(call worker.Call, sent int, ans *worker.Answer) {
+func (c *Client) book(call worker.Call, ans *worker.Answer) {
 	ans.CostUSD = jobs.UnknownUSD()
 	if ans.Price = c.Price(call.Job.Model, cmp.Or(ans.Tier, call.Lane.Tier)); ans.Price != nil {
 		ans.CostUSD = ans.Price.Of(ans.Usage)
 	}
-	c.density.learn(call.Job.Model, sent, ans.Usage.InputTokens)
+	c.density.learn(call.Job.Model, sent(call), ans.Usage.InputTokens)
 }
 
 // maxOutput is how long an answer may become that nothing limits: the default
@@ -112,15 +112,23 @@ const maxOutput = 131072
 // size and what earlier answers for the model have reported; the answer counts
 // with its limit.
 func (c *Client) Cost(call worker.Call) throttle.Cost {
-	o := outlineOf(call.Job)
-	out := o.limit(call.Job)
-	if out == 0 {
-		out = c.cfg.MaxOutputTokens
+	out := cmp.Or(c.limit(call, outlineOf(call.Job)), maxOutput)
+	return throttle.Cost{Input: c.density.tokens(call.Job.Model, sent(call)), Output: out}
+}
+
+// limit returns how many output tokens the call may have, or zero for as many as
+// the model can.
+func (c *Client) limit(call worker.Call, o outline) int {
+	return cmp.Or(call.MaxOutput, o.limit(call.Job), c.cfg.MaxOutputTokens)
+}
+
+// sent is about how many bytes of a call the model reads.
+func sent(call worker.Call) int {
+	n := len(call.Job.Body)
+	if call.Flaw != nil {
+		n += len(call.Flaw.Text) + len(call.Flaw.Findings)
 	}
-	if out == 0 {
-		out = maxOutput
-	}
-	return throttle.Cost{Input: c.density.tokens(call.Job.Model, len(call.Job.Body)), Output: out}
+	return n
 }
 
 const (

@@ -3,20 +3,20 @@ package mantle
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
-
-	"upwell/jobs"
-	"upwell/worker"
 )
 
 const (
+	// MaxSchema is the largest schema that is taken, in bytes. Schemas of a
+	// thousand fields are a fifth of that.
+	MaxSchema = 256 << 10
+
 	// maxSchemas bounds the compiled schemas that are kept. A run has one or a
 	// few; only jobs that each bring their own come to more.
 	maxSchemas = 256
@@ -24,135 +24,75 @@ const (
 	// maxFindings bounds what a schema error quotes, in bytes: enough for a
 	// repair turn to act on, little enough for a dead letter's attributes.
 	maxFindings = 2 << 10
+
+	// maxWork bounds the comparisons of an answer with a schema's parts: schemas
+	// come from anybody, and one of a few lines can ask for 2^100. A list of
+	// 20,000 objects takes some 60,000, and the bound is reached within about a
+	// second.
+	maxWork = 1 << 20
 )
 
-// A form is what an answer has to be.
-type form struct {
-	json   bool    // JSON, and nothing else
-	schema *schema // that satisfies this; nil for any
-	send   []byte  // the schema to put into the request, or nil
-}
-
-// form finds out what the job wants its answer to be. Its error is a bad job.
-func (c *Client) form(j *jobs.Job, o outline) (form, error) {
-	if len(j.Schema) == 0 {
-		return c.ownForm(j, o), nil
-	}
-	text, err := c.schemaOf(j)
-	if err != nil {
-		return form{}, badJob(err)
-	}
-	s, err := c.schemas.compile(text)
-	if err != nil {
-		return form{}, badJob(fmt.Errorf("the schema does not compile: %w", err))
-	}
-	f := form{json: true, schema: s}
-	if o.format.unset(j.Body) && (o.text.unset(j.Body) || j.Body[o.text.at] == '{') {
-		f.send = s.accepted(text, j.Model)
-	}
-	return f, nil
-}
-
-// ownForm is the form that the body asks for itself. A schema in it that does
-// not compile here is left to the endpoint.
-func (c *Client) ownForm(j *jobs.Job, o outline) form {
-	if o.format.unset(j.Body) {
-		return form{}
-	}
-	holder := o.format
-	switch string(member(j.Body, holder, "type").of(j.Body)) {
-	case `"json_object"`:
-		return form{json: true}
-	case `"json_schema"`:
-		if j.URL == jobs.ChatCompletions {
-			holder = member(j.Body, holder, "json_schema")
-		}
-		s, err := c.schemas.compile(member(j.Body, holder, "schema").of(j.Body))
-		if err != nil {
-			return form{json: true}
-		}
-		return form{json: true, schema: s}
-	default:
-		return form{}
-	}
-}
-
-func (c *Client) schemaOf(j *jobs.Job) ([]byte, error) {
-	if j.Schema[0] != '"' {
-		return j.Schema, nil
-	}
-	var name string
-	if err := json.Unmarshal(j.Schema, &name); err != nil {
-		return nil, fmt.Errorf("the schema's name: %w", err)
-	}
-	text, ok := c.cfg.Schemas[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no schema of the name %q", name)
-	}
-	return text, nil
-}
-
-func badJob(err error) error {
-	return &worker.Error{Kind: worker.Permanent, Class: jobs.BadJob, Err: fmt.Errorf("mantle: %w", err)}
-}
-
-// document returns the JSON in an answer's text: all of it, or all of it that a
-// single Markdown fence encloses, as models like to put one around JSON. Prose
-// beside it is not taken off: who asked for JSON must be able to tell that the
-// model did something else.
-func (f form) document(text string) ([]byte, error) {
-	doc := []byte(strings.TrimSpace(text))
-	if inner, ok := unfence(doc); ok {
-		doc = inner
-	}
-	if f.schema == nil {
-		if !json.Valid(doc) {
-			return nil, errors.New("the answer is not JSON")
-		}
-		return doc, nil
-	}
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
-	if err != nil {
-		return nil, fmt.Errorf("the answer is not JSON: %w", err)
-	}
-	return doc, f.schema.check(v)
-}
-
-// unfence takes off the Markdown fence that encloses all of text.
-func unfence(text []byte) ([]byte, bool) {
-	fence := []byte("```")
-	text, ok := bytes.CutPrefix(text, fence)
-	if !ok {
-		return nil, false
-	}
-	_, text, opened := bytes.Cut(text, []byte("\n")) // the language is on the first line
-	text, closed := bytes.CutSuffix(text, fence)
-	return bytes.TrimSpace(text), opened && closed
+// CheckSchema reports what is wrong with a JSON Schema that jobs are to have. It
+// may be of any draft from 4 to 2020-12, must be an object, and may refer to
+// nothing outside of itself.
+func CheckSchema(text []byte) error {
+	_, err := (&schema{}).compile(bytes.TrimSpace(text))
+	return err
 }
 
 // A schema is a compiled JSON Schema.
 type schema struct {
-	once     sync.Once
+	once   sync.Once
+	hash   string // SHA-256 of its text, in hexadecimal
+	narrow []byte // its text, without what xAI's models refuse
+	err    error
+
+	mu       sync.Mutex // one check at a time, as they share the count
 	compiled *jsonschema.Schema
-	narrow   []byte // its text, without what xAI's models refuse
-	err      error
+	work     int // of the check under way
 }
 
-// check returns what the validator finds wrong with v, with a JSON pointer for
-// each finding.
-func (s *schema) check(v any) error {
-	err := s.compiled.Validate(v)
+// errWork is the error of a check that takes too long.
+var errWork = errors.New("to check the answer against the schema takes too many steps: its anyOf, oneOf and $ref multiply each other")
+
+// check returns what the validator finds wrong with v.
+func (s *schema) check(v any) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.work = 0
+	defer func() {
+		if r := recover(); r == errWork { //nolint:errorlint // it is the very value
+			err = errWork
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	return s.compiled.Validate(v)
+}
+
+// A finding is one thing that is wrong with an answer.
+type finding struct {
+	at      string // JSON pointer to where it is
+	keyword string // of the schema that says so
+	text    string // the validator's word, which may quote the answer
+}
+
+// findings lists what the validator has found, up to a length that fits anywhere.
+func findings(err error) (all []finding) {
 	invalid, ok := errors.AsType[*jsonschema.ValidationError](err)
 	if !ok {
-		return err
+		return []finding{{text: err.Error()}}
 	}
-	var found strings.Builder
+	size := 0
 	for _, unit := range invalid.BasicOutput().Errors {
-		if unit.Error != nil && found.Len() < maxFindings {
-			fmt.Fprintf(&found, "; at %q: %s", unit.InstanceLocation, unit.Error)
+		if unit.Error == nil || size > maxFindings {
+			continue
 		}
+		f := finding{unit.InstanceLocation, unit.KeywordLocation[strings.LastIndexByte(unit.KeywordLocation, '/')+1:], unit.Error.String()}
+		size += len(f.at) + len(f.text)
+		all = append(all, f)
 	}
-	return errors.New("the answer is against the schema" + found.String())
+	return all
 }
 
 // accepted returns text, the schema's own, as the model's API takes it.
@@ -163,16 +103,6 @@ func (s *schema) accepted(text []byte, model string) []byte {
 	return text
 }
 
-// compileAll compiles the schemas that jobs may name.
-func (c *Client) compileAll() error {
-	for name, text := range c.cfg.Schemas {
-		if _, err := c.schemas.compile(text); err != nil {
-			return fmt.Errorf("mantle: config: schema %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
 // schemas compiles schemas, each once.
 type schemas struct {
 	mu     sync.Mutex
@@ -180,12 +110,11 @@ type schemas struct {
 }
 
 func (c *schemas) compile(text []byte) (*schema, error) {
+	if len(text) > MaxSchema { // before anything is done with it
+		return nil, fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
+	}
 	s := c.entry(text)
-	s.once.Do(func() {
-		if s.compiled, s.err = compile(text); s.err == nil {
-			s.narrow = narrow(nil, text)
-		}
-	})
+	s.once.Do(func() { _, s.err = s.compile(text) })
 	return s, s.err
 }
 
@@ -202,12 +131,18 @@ func (c *schemas) entry(text []byte) *schema {
 		}
 		delete(c.byHash, old) // any: who uses it still has it
 	}
-	s := &schema{}
+	s := &schema{hash: hex.EncodeToString(hash[:])}
 	c.byHash[hash] = s
 	return s
 }
 
-func compile(text []byte) (*jsonschema.Schema, error) {
+func (s *schema) compile(text []byte) (*schema, error) {
+	switch {
+	case len(text) > MaxSchema:
+		return nil, fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
+	case !bytes.HasPrefix(text, []byte("{")):
+		return nil, errors.New("not a JSON object, want a JSON Schema")
+	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
 		return nil, err
@@ -215,77 +150,71 @@ func compile(text []byte) (*jsonschema.Schema, error) {
 	const name = "job:///schema.json"
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	// Schemas come with jobs, from anybody: the loader that is built in would
-	// read the files that a $ref names.
-	c.UseLoader(jsonschema.SchemeURLLoader{})
+	c.AssertVocabs()
+	c.RegisterVocabulary(&jsonschema.Vocabulary{URL: "urn:upwell:work", Compile: s.meter})
+	c.UseLoader(nowhere{})
 	if err := c.AddResource(name, doc); err != nil {
 		return nil, err
 	}
-	return c.Compile(name)
+	if s.compiled, err = c.Compile(name); err != nil {
+		return nil, unfit(err)
+	}
+	s.narrow = narrow(nil, text)
+	return s, nil
 }
 
-// xaiRefuses are the keywords that xAI's structured outputs do not take.
-// Source: docs.x.ai, Structured Outputs; no source says what Bedrock makes of
-// them. Answers are held to them all the same.
-var xaiRefuses = []string{"minLength", "maxLength", "minItems", "maxItems", "minContains", "maxContains", "allOf"}
-
-// literals are the keywords whose values are not schemas and hold none.
-var literals = []string{"enum", "const", "default", "examples", "example", "required", "dependentRequired"}
-
-// schemaMaps are the keywords whose values are schemas by a name of the author's, who
-// may well call a property minLength.
-var schemaMaps = []string{"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
-
-// narrow appends schema to dst, without the keywords that xAI does not take.
-// Order stays as it is: models write properties in the order of the schema.
-func narrow(dst, schema []byte) []byte {
-	return object(dst, schema, func(dst, key, value []byte) ([]byte, bool) {
-		switch k := string(key); {
-		case slices.Contains(xaiRefuses, k):
-			return dst, false
-		case slices.Contains(literals, k):
-			return append(dst, value...), true
-		case slices.Contains(schemaMaps, k):
-			return object(dst, value, func(dst, _, value []byte) ([]byte, bool) { return narrow(dst, value), true }), true
-		case value[0] == '[':
-			return narrowAll(dst, value), true
-		default:
-			return narrow(dst, value), true
+// unfit words why a schema does not compile.
+func unfit(err error) error {
+	if out, ok := errors.AsType[*outsideError](err); ok {
+		return out
+	}
+	if bad, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
+		last := finding{}
+		for _, f := range findings(bad.Err) {
+			last = f // the innermost
 		}
-	})
+		return fmt.Errorf("no JSON Schema: at %q: %s", last.at, last.text)
+	}
+	return err
 }
 
-func narrowAll(dst, array []byte) []byte {
-	dst = append(dst, '[')
-	for v := range elements(array, 0) {
-		if dst[len(dst)-1] != '[' {
-			dst = append(dst, ',')
-		}
-		dst = narrow(dst, v.of(array))
-	}
-	return append(dst, ']')
+// nowhere loads nothing. Schemas come with jobs, from anybody: the loader that is
+// built in would read the files that a $ref names.
+type nowhere struct{}
+
+// Load implements [jsonschema.URLLoader].
+func (nowhere) Load(url string) (any, error) { return nil, &outsideError{url} }
+
+// An outsideError says that a schema refers to something else than itself.
+type outsideError struct{ url string }
+
+func (e *outsideError) Error() string {
+	return fmt.Sprintf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does", e.url)
 }
 
-// object appends the members of a JSON object that each appends and reports
-// true for, or text as it is if it is no object.
-func object(dst, text []byte, each func(dst, key, value []byte) ([]byte, bool)) []byte {
-	if text[0] != '{' {
-		return append(dst, text...)
+// meter has each comparison with a part of the schema counted.
+func (s *schema) meter(_ *jsonschema.CompilerContext, part map[string]any) (jsonschema.SchemaExt, error) {
+	m := &meter{s: s, alternatives: 1}
+	for _, keyword := range []string{"allOf", "anyOf", "oneOf", "enum"} {
+		list, _ := part[keyword].([]any)
+		m.alternatives += len(list)
 	}
-	dst = append(dst, '{')
-	comma := false
-	for key, v := range members(text, 0) {
-		before := len(dst)
-		if comma {
-			dst = append(dst, ',')
-		}
-		dst = append(append(dst, quote(string(key))...), ':')
-		var kept bool
-		if dst, kept = each(dst, key, v.of(text)); !kept {
-			dst = dst[:before]
-			continue
-		}
-		comma = true
+	patterns, _ := part["patternProperties"].(map[string]any)
+	m.patterns = len(patterns)
+	return m, nil
+}
+
+// A meter counts the comparisons with one part of a schema.
+type meter struct {
+	s            *schema
+	alternatives int // each compared with the value
+	patterns     int // each compared with each of its properties
+}
+
+// Validate implements [jsonschema.SchemaExt].
+func (m *meter) Validate(_ *jsonschema.ValidatorContext, v any) {
+	object, _ := v.(map[string]any)
+	if m.s.work += m.alternatives + m.patterns*len(object); m.s.work > maxWork {
+		panic(errWork)
 	}
-	return append(dst, '}')
 }

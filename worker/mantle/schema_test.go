@@ -1,6 +1,8 @@
 package mantle_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,43 +23,54 @@ func ask(t *testing.T, text, body, upwell string) (worker.Answer, error) {
 	t.Helper()
 	c := newClient(t, mantle.Config{
 		HTTPClient: always(200, message(text)),
-		Schemas:    map[string]json.RawMessage{"shape": json.RawMessage("\n" + shape + "\n")},
 	})
 	return c.Complete(t.Context(), call(t, jobs.Responses, body, upwell))
 }
 
 func TestOutput(t *testing.T) {
-	inline, named := `{"schema":`+shape+`}`, `{"schema":"shape"}`
-	for name, tc := range map[string]struct{ text, upwell, want string }{
-		"document":    {`{"n":1}`, inline, `{"n":1}`},
-		"named":       {`{"n":1}`, named, `{"n":1}`},
-		"as it is":    {" { \"n\" : 90071992547409931 }\n", inline, `{ "n" : 90071992547409931 }`},
-		"fence":       {"```json\n{\"n\":1}\n```", inline, `{"n":1}`},
-		"plain fence": {"\n```\n{\"n\":\n1}\n```\n", inline, "{\"n\":\n1}"},
+	inline := `{"schema":` + shape + `}`
+	for name, tc := range map[string]struct{ text, want string }{
+		"document":      {`{"n":1}`, `{"n":1}`},
+		"as it is":      {" { \"n\" : 90071992547409931 }\n", `{ "n" : 90071992547409931 }`},
+		"fence":         {"```json\n{\"n\":1}\n```", `{"n":1}`},
+		"plain fence":   {"\n```\n{\"n\":\n1}\n```\n", "{\"n\":\n1}"},
+		"one line":      {"```{\"n\":1}```", `{"n":1}`},
+		"prose":         {`Here it is: {"n":1}. I hope this helps.`, `{"n":1}`},
+		"around fence":  {"Here:\n```json\n{\"n\":1}\n```\nI hope this helps [1].", `{"n":1}`},
+		"cut fence":     {"```json\n{\"n\":1}", `{"n":1}`},
+		"a reference":   {`As clause [3] says {sic}: {"n":1}`, `{"n":1}`},
+		"one that fits": {"An example:\n```\n{\"x\":1}\n```\nAnd the answer:\n```\n{\"n\":2}\n```", `{"n":2}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ans, err := ask(t, tc.text, prompt(grok), tc.upwell)
+			ans, err := ask(t, tc.text, prompt(grok), inline)
 			if err != nil || string(ans.Output) != tc.want || ans.Text != tc.text {
 				t.Errorf("Complete = %q of %q, %v, want %q", ans.Output, ans.Text, err, tc.want)
 			}
+			if sum := sha256.Sum256([]byte(shape)); ans.Schema != hex.EncodeToString(sum[:]) {
+				t.Errorf("Schema = %q, want the hash of %s", ans.Schema, shape)
+			}
 		})
+	}
+	if ans, err := ask(t, "Here: {\"n\":1}", prompt(grok), `{}`); err != nil || ans.Output != nil || ans.Schema != "" {
+		t.Errorf("without a schema: output %q, schema %q, %v, want none", ans.Output, ans.Schema, err)
 	}
 }
 
 func TestNoOutput(t *testing.T) {
 	inline := `{"schema":` + shape + `}`
-	for name, tc := range map[string]struct{ text, upwell, want string }{
-		"against it":   {`{"n":"x","m":1}`, inline, `at "/n"`},
-		"elsewhere":    {`{}`, inline, `at ""`},
-		"named":        {`{"n":"x"}`, `{"schema":"shape"}`, `at "/n"`},
-		"prose":        {`Here it is: {"n":1}`, inline, "not JSON"},
-		"after fence":  {"```json\n{\"n\":1}\n```\nI hope this helps", inline, "not JSON"},
-		"two fences":   {"```\n{\"n\":1}\n```\n```\n{\"n\":2}\n```", inline, "not JSON"},
-		"cut fence":    {"```json\n{\"n\":1}", inline, "not JSON"},
-		"two values":   {`{"n":1}{"n":1}`, inline, "not JSON"},
-		"text":         {`no`, inline, "not JSON"},
-		"format":       {`"nodate"`, `{"schema":{"type":"string","format":"date"}}`, "date"},
-		"what is kept": {`"toolong"`, `{"schema":{"type":"string","maxLength":3}}`, "maxLength"},
+	const notJSON = "the answer is not JSON: want one JSON document, with nothing before or behind it"
+	for name, tc := range map[string]struct{ text, upwell, want, findings string }{
+		"against it":   {`{"n":"x","m":1}`, inline, `at "/n": got string, want integer`, "- at \"/n\": got string, want integer"},
+		"elsewhere":    {`{}`, inline, `at ""`, "missing property"},
+		"in a fence":   {"```\n{\"n\":\"x\"}\n```", inline, `at "/n"`, `at "/n"`},
+		"in prose":     {`It is {"n":"x"}`, inline, `at "/n"`, `at "/n"`},
+		"two fences":   {"```\n{\"n\":1}\n```\n```\n{\"n\":2}\n```", inline, notJSON, notJSON},
+		"two values":   {`{"n":1}{"n":1}`, inline, notJSON, notJSON},
+		"text":         {`no`, inline, notJSON, notJSON},
+		"broken":       {`{"n":1`, inline, notJSON, notJSON},
+		"braces":       {strings.Repeat("{", 10_000), inline, notJSON, notJSON},
+		"format":       {`"nodate"`, `{"schema":{"type":"string","format":"date"}}`, "date", "date"},
+		"what is kept": {`"toolong"`, `{"schema":{"type":"string","maxLength":3}}`, "maxLength", "maxLength"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ask(t, tc.text, prompt(grok), tc.upwell)
@@ -65,10 +78,23 @@ func TestNoOutput(t *testing.T) {
 			if !ok || e.Kind != worker.Permanent || e.Class != jobs.SchemaFailed || !strings.Contains(e.Error(), tc.want) {
 				t.Fatalf("Complete = %v, want a schema error with %q", err, tc.want)
 			}
-			if e.Answer == nil || e.Answer.Text != tc.text || e.Answer.Usage.OutputTokens != 5 {
-				t.Errorf("Answer = %+v, want what was said and used", e.Answer)
+			if e.Answer == nil || e.Answer.Text != tc.text || e.Answer.Usage.OutputTokens != 5 || e.Answer.Output != nil {
+				t.Errorf("Answer = %+v, want what was said and used, and no output", e.Answer)
+			}
+			if !strings.Contains(e.Findings, tc.findings) {
+				t.Errorf("Findings = %q, want %q in them", e.Findings, tc.findings)
 			}
 		})
+	}
+}
+
+// TestNoFindings has requests to which no turn can be added.
+func TestNoFindings(t *testing.T) {
+	for _, body := range []string{`{"model":"m"}`, `{"model":"m","input":null}`, `{"model":"m","messages":[]}`} {
+		_, err := ask(t, "no", body, `{"schema":`+shape+`}`)
+		if e, ok := errors.AsType[*worker.Error](err); !ok || e.Findings != "" {
+			t.Errorf("%s: %v, want an error without findings", body, err)
+		}
 	}
 }
 
@@ -124,7 +150,7 @@ func TestBadSchemaMakesNoCall(t *testing.T) {
 	}
 	for _, upwell := range []string{
 		`{"schema":{"type":"thing"}}`,
-		`{"schema":"nobody's"}`,
+		`{"schema":{"description":"` + strings.Repeat("x", mantle.MaxSchema) + `"}}`,
 		`{"schema":{"pattern":"(?=a)"}}`,
 		`{"schema":{"$ref":"file://` + secret + `"}}`,
 		`{"schema":{"$ref":"http://127.0.0.1:1/x.json"}}`,
@@ -137,6 +163,100 @@ func TestBadSchemaMakesNoCall(t *testing.T) {
 		if e.Kind != worker.Permanent || e.Class != jobs.BadJob {
 			t.Errorf("%s: %v %q, want permanent bad_job", upwell, e.Kind, e.Class)
 		}
+	}
+}
+
+// TestHostileSchemas has what CheckSchema is to refuse, in words that help.
+func TestHostileSchemas(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret.json")
+	if err := os.WriteFile(secret, []byte(`{"type":"number"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ text, want string }{
+		"a file":          {`{"$ref":"file://` + secret + `"}`, `it refers to "file://` + secret + `": references must stay inside`},
+		"a file, deep":    {`{"properties":{"a":{"items":{"$ref":"file:///etc/passwd#/x"}}}}`, `"file:///etc/passwd"`},
+		"an id of a file": {`{"$id":"file:///etc/","$ref":"passwd"}`, `"file:///etc/passwd"`},
+		"a host":          {`{"$ref":"https://example.org/x.json"}`, `"https://example.org/x.json"`},
+		"a metaschema":    {`{"$schema":"https://example.org/schema","type":"object"}`, `"https://example.org/schema"`},
+		"too long":        {`{"description":"` + strings.Repeat("x", mantle.MaxSchema) + `"}`, "262162 bytes long, want at most 262144"},
+		"no object":       {`[]`, "not a JSON object"},
+		"no JSON":         {`{"type":`, "EOF"},
+		"no schema":       {`{"type":"thing"}`, `no JSON Schema: at "/type": `},
+		"deep":            {strings.Repeat(`{"items":`, 12_000) + `{}` + strings.Repeat(`}`, 12_000), "depth"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := mantle.CheckSchema([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("CheckSchema = %v, want %q", err, tc.want)
+			}
+		})
+	}
+	for _, good := range []string{
+		shape, "\n" + shape + "\n", `{"$schema":"http://json-schema.org/draft-07/schema#","type":"object"}`,
+		`{"$defs":{"a":{"type":"string"}},"properties":{"b":{"$ref":"#/$defs/a"}}}`,
+	} {
+		if err := mantle.CheckSchema([]byte(good)); err != nil {
+			t.Errorf("CheckSchema(%s) = %v, want nil", good, err)
+		}
+	}
+}
+
+// TestCheckIsBounded has schemas that ask for 2^60 comparisons, by themselves or
+// together with an answer.
+func TestCheckIsBounded(t *testing.T) {
+	var chain strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&chain, `"d%d":{"anyOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]},`, i, i+1, i+1)
+	}
+	nest := strings.Repeat(`{"a":`, 60) + `1` + strings.Repeat(`}`, 60)
+	for name, tc := range map[string]struct{ schema, answer string }{
+		"by itself":   {`{"$ref":"#/$defs/d0","$defs":{` + chain.String() + `"d60":{"type":"integer"}}}`, `{"x":1}`},
+		"with nested": {`{"$ref":"#/$defs/x","$defs":{"x":{"anyOf":[{"properties":{"a":{"$ref":"#/$defs/x"}},"required":["b"]},{"properties":{"a":{"$ref":"#/$defs/x"}},"required":["b"]}]}}}`, nest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 { // the first leaves the schema fit for the second
+				_, err := ask(t, tc.answer, prompt(grok), `{"schema":`+tc.schema+`}`)
+				e, ok := errors.AsType[*worker.Error](err)
+				if !ok || e.Class != jobs.BadJob || !strings.Contains(e.Error(), "too many steps") || e.Answer == nil || e.Findings != "" {
+					t.Errorf("Complete = %v, want a bad job for too many steps, with its answer", err)
+				}
+			}
+		})
+	}
+	// What honest work takes is far below.
+	var list strings.Builder
+	for range 20_000 {
+		list.WriteString(`{"n":1},`)
+	}
+	if _, err := ask(t, `[`+list.String()+`{"n":2}]`, prompt(grok), `{"schema":{"type":"array","items":`+shape+`}}`); err != nil {
+		t.Errorf("20,001 objects: %v, want nil", err)
+	}
+}
+
+// TestRedact has errors that quote the endpoint, the model and a proxy.
+func TestRedact(t *testing.T) {
+	const secret = "Clause 7 of the Zorblax merger"
+	for name, tc := range map[string]struct {
+		status int
+		body   string
+		want   string
+	}{
+		"endpoint": {400, `{"error":{"code":"invalid_prompt","message":"cannot read ` + secret + `"}}`, "mantle: 400 Bad Request: invalid_prompt"},
+		"odd code": {400, `{"error":{"code":"` + secret + `","message":"x"}}`, "mantle: 400 Bad Request"},
+		"page":     {502, `<html>` + secret, "mantle: 502 Bad Gateway"},
+		"refusal":  {200, `{"status":"completed","output":[{"content":[{"type":"refusal","refusal":"` + secret + `"}]}]}`, "mantle: the model refused"},
+		"schema":   {200, message(`{"n":"` + secret + `"}`), `mantle: the answer is against the schema; at "/n": type`},
+		"no JSON":  {200, message(secret), "mantle: the answer is not JSON: want one JSON document, with nothing before or behind it"},
+		"failed":   {200, `{"status":"failed","error":{"code":"server_error","message":"` + secret + `"}}`, "mantle: status 200"},
+		"odd end":  {200, `{"status":"incomplete","incomplete_details":{"reason":"` + secret + `"}}`, "mantle: status 200"},
+		"cut":      {200, `{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"output":[]}`, "mantle: the answer ended at its limit of output tokens"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClient(t, mantle.Config{HTTPClient: always(tc.status, tc.body), Redact: true})
+			e := failure(t.Context(), t, c, call(t, jobs.Responses, prompt(grok), `{"schema":`+shape+`}`))
+			if e.Error() != tc.want {
+				t.Errorf("error %q, want %q", e, tc.want)
+			}
+		})
 	}
 }
 

@@ -35,6 +35,7 @@ type Endpoint struct {
 type Account struct {
 	Calls   int // all, whatever became of them
 	Billed  int // answered, the bad answers and the lost ones included
+	Mending int // the billed ones that were to mend a bad answer
 	Counted int // failed in a way that spends an attempt
 	Refused int // 429, 503, 529: for lack of room
 }
@@ -98,7 +99,7 @@ func (e *Endpoint) Complete(ctx context.Context, c worker.Call) (worker.Answer, 
 	}
 	// A call that was cut off says nothing, but one that took too long does.
 	cut := errors.Is(ctx.Err(), context.Canceled) && errors.Is(err, context.Cause(ctx))
-	e.book(c.Job.Key, err, lost != nil, cut)
+	e.book(c, err, lost != nil, cut)
 	if lost != nil {
 		return worker.Answer{}, lost
 	}
@@ -106,7 +107,7 @@ func (e *Endpoint) Complete(ctx context.Context, c worker.Call) (worker.Answer, 
 }
 
 // book enters a call into the ledger.
-func (e *Endpoint) book(k jobs.Key, err error, lost, cut bool) {
+func (e *Endpoint) book(c worker.Call, err error, lost, cut bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.inflight--
@@ -114,6 +115,9 @@ func (e *Endpoint) book(k jobs.Key, err error, lost, cut bool) {
 	fail, typed := errors.AsType[*worker.Error](err)
 	if err == nil || typed && fail.Answer != nil {
 		a.Billed = 1
+	}
+	if c.Flaw != nil || c.MaxOutput > 0 {
+		a.Mending = a.Billed
 	}
 	switch {
 	case lost:
@@ -128,12 +132,12 @@ func (e *Endpoint) book(k jobs.Key, err error, lost, cut bool) {
 	if e.accounts == nil {
 		e.accounts = make(map[jobs.Key]Account)
 	}
-	e.accounts[k] = e.accounts[k].add(a)
+	e.accounts[c.Job.Key] = e.accounts[c.Job.Key].add(a)
 	e.total = e.total.add(a)
 }
 
 func (a Account) add(b Account) Account {
-	return Account{a.Calls + b.Calls, a.Billed + b.Billed, a.Counted + b.Counted, a.Refused + b.Refused}
+	return Account{a.Calls + b.Calls, a.Billed + b.Billed, a.Mending + b.Mending, a.Counted + b.Counted, a.Refused + b.Refused}
 }
 
 // Accounts returns what is known of each job.

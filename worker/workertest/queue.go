@@ -40,6 +40,10 @@ type Queue struct {
 	// worker. It is asked at each acknowledgement, before the message goes.
 	Durable func(m jobs.Message) error
 
+	// Large says that a body leaves no room for what a letter says: it has to be
+	// buried by reference.
+	Large bool
+
 	mu      sync.Mutex
 	all     []*item // as sent, also those that are gone
 	byID    map[string]*item
@@ -288,6 +292,9 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) err
 		}
 		if l.Class == "" || l.Reason == "" || l.FirstFailed.IsZero() {
 			q.T.Errorf("message %s buried with class %q, reason %q and time %v, want all of them", m.ID, l.Class, l.Reason, l.FirstFailed)
+		}
+		if q.Large && l.BodyRef == "" {
+			return worker.ErrTooLarge
 		}
 		q.letters = append(q.letters, Letter{l, m})
 		return nil

@@ -1,6 +1,8 @@
 package workertest
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +22,10 @@ type Sink struct {
 	Fault   Fault
 	Latency Latency
 
+	Schemas map[string]json.RawMessage // of every run, by name
+
 	mu      sync.Mutex
+	bodies  map[string][]byte
 	results map[jobs.Key]jobs.Result
 	errors  map[jobs.Key]jobs.Result
 	told    map[jobs.Key]bool // a caller was told that its result is the one
@@ -60,6 +65,32 @@ func (s *Sink) PutError(ctx context.Context, k jobs.Key, r jobs.Result) error {
 	return s.do(ctx, PutError, k, func() { s.errors[k] = r })
 }
 
+// Failure implements [worker.Sink].
+func (s *Sink) Failure(ctx context.Context, k jobs.Key) (r jobs.Result, ok bool, err error) {
+	err = s.do(ctx, Failure, k, func() { r, ok = s.errors[k] })
+	return r, ok && err == nil, err
+}
+
+// PutBody implements [worker.Sink].
+func (s *Sink) PutBody(ctx context.Context, k jobs.Key, message string, body []byte) (ref string, err error) {
+	ref = "s3://test/" + k.Run + "/" + cmp.Or(k.CustomID, message)
+	err = s.do(ctx, PutBody, k, func() { s.bodies[ref] = bytes.Clone(body) })
+	return ref, err
+}
+
+// Body returns what PutBody has stored, or nil.
+func (s *Sink) Body(ref string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bodies[ref]
+}
+
+// Schema implements [worker.Sink].
+func (s *Sink) Schema(ctx context.Context, run, name string) (text json.RawMessage, ok bool, err error) {
+	err = s.do(ctx, Schema, jobs.Key{Run: run, CustomID: name}, func() { text, ok = s.Schemas[name] })
+	return text, ok && err == nil, err
+}
+
 // Has implements [worker.Sink].
 func (s *Sink) Has(ctx context.Context, k jobs.Key) (has bool, err error) {
 	err = s.do(ctx, Has, k, func() { _, has = s.results[k] })
@@ -84,6 +115,7 @@ func (s *Sink) do(ctx context.Context, op Op, k jobs.Key, effect func()) error {
 	s.mu.Lock()
 	if s.calls == nil {
 		s.calls, s.told = make(map[Op]int), make(map[jobs.Key]bool)
+		s.bodies = make(map[string][]byte)
 		s.results, s.errors = make(map[jobs.Key]jobs.Result), make(map[jobs.Key]jobs.Result)
 	}
 	s.calls[op]++

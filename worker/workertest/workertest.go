@@ -44,7 +44,10 @@ const (
 	Empty    Op = "empty"
 	Put      Op = "put"
 	PutError Op = "put error"
+	PutBody  Op = "put body"
 	Has      Op = "has"
+	Failure  Op = "failure"
+	Schema   Op = "schema"
 	Complete Op = "complete"
 )
 
