@@ -56,10 +56,10 @@ const (
 // faultTable says what each operation's faults cost.
 //
 // A sound job that is met twice is looked up, so it is paid for once whatever
-// happens between the queue, the worker and the sink. A doomed one leaves no
-// result to find: whatever brings its message back brings another bill and
-// another letter. And a paid answer that is lost on its way back from the
-// endpoint has to be bought again.
+// happens between the queue, the worker and the sink. A doomed one leaves an error
+// line: its message, when it comes back, brings another letter at most, but a copy
+// of it is another message, and brings another bill as well. And a paid answer that
+// is lost on its way back from the endpoint has to be bought again.
 var faultTable = []struct {
 	op string
 
@@ -72,7 +72,7 @@ var faultTable = []struct {
 	{op: "ReceiveMessage"},
 	{op: "SendMessageBatch", again: doomed, letters: doomed},   // copies
 	{op: "SendMessage", again: doomed, letters: sent},          // copies, and letters sent twice
-	{op: "DeleteMessageBatch", again: doomed, letters: doomed}, // the next worker has them again
+	{op: "DeleteMessageBatch", letters: doomed},                // the next worker has them again
 	{op: "ChangeMessageVisibilityBatch"},
 	{op: "PutObject"},
 	{op: "HeadObject"},

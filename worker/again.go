@@ -59,10 +59,11 @@ func (t *task) ceiling() int {
 	return t.w.cfg.OutputCeiling
 }
 
-// owing reports whether an answer was paid for that is not settled yet, because it is
-// to be mended. Such a job is not given back while there is hope: whoever got it next
-// would pay for that answer again.
-func (t *task) owing() bool { return t.next.turn != "" }
+// owing reports whether something was paid for that no record tells yet: an answer
+// that is to be mended, or one in vain before another attempt. Such a job is not given
+// back while there is hope: whoever got it next would not know, and would pay for what
+// can be mended once more.
+func (t *task) owing() bool { return t.paid.calls > 0 }
 
 // paid is what a task has been billed.
 type paid struct {

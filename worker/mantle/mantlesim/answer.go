@@ -59,12 +59,24 @@ func (s *Server) write(o *output, c *call, q *request, f Fault) float64 {
 		g := &generator{root: q.schema, src: newSource(q.prompt.parts, schemaSample), rng: c.rng}
 		doc := g.value(q.schema, spot{})
 		if f.Kind != Violate || violate(doc, q.schema) {
-			o.text = marshal(doc)
+			o.text = wrapped(marshal(doc), f.Kind)
 			return jsonBytes
 		}
 	}
 	o.text = newSource(q.prompt.parts, proseSample).prose(s.cfg.Output.draw(o.length), c.rng)
 	return proseBytes
+}
+
+// wrapped puts JSON where models that are not held to it put it.
+func wrapped(doc, kind string) string {
+	switch kind {
+	case Fence:
+		return "```json\n" + doc + "\n```"
+	case Chatter:
+		return "Here is the JSON you asked for:\n\n" + doc + "\n\nLet me know if you need anything else [1]."
+	default:
+		return doc
+	}
 }
 
 // violate takes a required property away, if the schema itself requires one.

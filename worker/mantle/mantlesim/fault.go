@@ -31,6 +31,8 @@ const (
 	Decline  = "refuse"   // the model declines to answer
 	Filter   = "filter"   // a content filter stops the answer
 	Violate  = "violate"  // the answer does not satisfy its schema
+	Fence    = "fence"    // JSON that was asked for comes in a Markdown fence
+	Chatter  = "chatter"  // and with a sentence before and after it
 	Empty    = "empty"    // completed with no output at all
 	Failed   = "failed"   // 200 that says the generation failed
 )
@@ -46,7 +48,7 @@ var before = map[string]int{
 	HTML: 502, StringError: 503, NestedError: 503, AWSError: 429, Garbage: 200, Reset: 0, Hang: 0,
 }
 
-var after = []string{Cut, Slow, Truncate, Decline, Filter, Violate, Empty, Failed}
+var after = []string{Cut, Slow, Truncate, Decline, Filter, Violate, Fence, Chatter, Empty, Failed}
 
 // A Fault scripts something that goes wrong. It strikes a valid call when all of
 // its conditions hold; a condition left zero always holds. In JSON, durations

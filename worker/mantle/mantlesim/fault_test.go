@@ -113,6 +113,22 @@ func TestViolations(t *testing.T) {
 	}
 }
 
+func TestWrappings(t *testing.T) {
+	for kind, around := range map[string][2]string{
+		mantlesim.Fence:   {"```json\n", "\n```"},
+		mantlesim.Chatter: {"Here is the JSON you asked for:\n\n", "\n\nLet me know if you need anything else [1]."},
+	} {
+		s := mantlesim.New(mantlesim.Config{Faults: []mantlesim.Fault{{Kind: kind}}})
+		for _, path := range []string{responses, chat} {
+			text := answerTo(t, s, path, clauses)
+			inner := strings.TrimSuffix(strings.TrimPrefix(text, around[0]), around[1])
+			if len(inner) != len(text)-len(around[0])-len(around[1]) || checker(t, clauses)(inner) != nil {
+				t.Errorf("%s: %q, want a good answer in %q", kind, text, around)
+			}
+		}
+	}
+}
+
 func TestFaultConditions(t *testing.T) {
 	type f = mantlesim.Fault
 	ten := func(s *mantlesim.Server, body ...string) (hit string) {
