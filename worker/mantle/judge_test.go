@@ -1,11 +1,15 @@
 package mantle_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"upwell/jobs"
 	"upwell/worker"
@@ -121,4 +125,54 @@ func TestAnswerOfAnyStatus2xx(t *testing.T) {
 	if err != nil || ans.Response.StatusCode != http.StatusCreated {
 		t.Errorf("Complete = %d, %v, want 201, nil", ans.Response.StatusCode, err)
 	}
+}
+
+// FuzzAnswer has anything come with status 200, to a job with a schema. Whatever is
+// taken for an answer is JSON that satisfies it, or asks for a tool.
+func FuzzAnswer(f *testing.F) {
+	for _, text := range []string{`{"n":1}`, "```json\n{\"n\":1}\n```", `Here: {"n":1}.`, `{"n":"x"}`, "```", "[[[[", `{"n":1}{"n":2}`, "``` ``` ```{\"n\":1}"} {
+		f.Add(message(text), true)
+		f.Add(chat(`"stop"`, `{"content":`+string(quoted(text))+`}`), false)
+	}
+	f.Add(failed("server_error"), true)
+	f.Add(`{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"output":[]}`, true)
+	f.Add(chat(`"length"`, `{"content":"{"}`), false)
+	f.Add(chat(`"tool_calls"`, `{"content":null,"tool_calls":[{}]}`), false)
+	f.Add(`{"choices":[{"message":{"refusal":"no"}}],"usage":{"prompt_tokens":-1}}`, false)
+	schema, err := jsonschema.UnmarshalJSON(strings.NewReader(shape))
+	if err != nil {
+		f.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("shape.json", schema); err != nil {
+		f.Fatal(err)
+	}
+	valid := compiler.MustCompile("shape.json")
+	f.Fuzz(func(t *testing.T, body string, responses bool) {
+		url := map[bool]string{true: jobs.Responses, false: jobs.ChatCompletions}[responses]
+		c := newClient(t, mantle.Config{HTTPClient: always(200, body)})
+		ans, err := c.Complete(t.Context(), call(t, url, prompt(grok), `{"schema":`+shape+`}`))
+		if err != nil {
+			e, ok := errors.AsType[*worker.Error](err)
+			if !ok || e.Kind == worker.Permanent && e.Class == "" || len(e.Error()) > 4<<10 {
+				t.Errorf("%q: error %#v, want one with a kind, of a length to be stored", body, err)
+			}
+			return
+		}
+		if ans.Output == nil {
+			if !strings.Contains(body, "call") {
+				t.Errorf("%q is an answer without output, and asks for no tool", body)
+			}
+			return
+		}
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(ans.Output))
+		if err != nil || valid.Validate(doc) != nil || !strings.Contains(ans.Text, string(ans.Output)) {
+			t.Errorf("%q is an answer with output %q of text %q", body, ans.Output, ans.Text)
+		}
+	})
+}
+
+func quoted(s string) []byte {
+	b, _ := json.Marshal(s)
+	return b
 }
