@@ -33,6 +33,7 @@ type Counts struct {
 	Throttled, Unavailable    int64 // the refused ones: 429; 503 and 529
 	Stored, Duplicate, Buried int64 // messages settled: a result, one there was already, a dead letter
 	Escalated                 int64 // jobs that moved up a tier
+	Repairs, Extensions       int64 // answered calls that were to mend an answer, or gave one more room
 	InFlight                  int64
 	Classes                   map[jobs.Class]int64 // of the buried
 	Usage                     jobs.Usage
@@ -128,6 +129,7 @@ func (m *Meter) attempted(e worker.Event) {
 	case throttle.Accepted:
 		m.c.Answered++
 		b.Answered++
+		m.mended(e.Attempt.Turn)
 	case throttle.Throttled:
 		m.c.Refused++
 		m.c.Throttled++
@@ -138,6 +140,16 @@ func (m *Meter) attempted(e worker.Event) {
 		b.Refused++
 	case throttle.Unrelated:
 		m.c.Failed++
+	}
+}
+
+// mended counts a call that was answered by what it was for. m.mu must be held.
+func (m *Meter) mended(turn jobs.Turn) {
+	switch turn {
+	case jobs.Repair:
+		m.c.Repairs++
+	case jobs.Extension:
+		m.c.Extensions++
 	}
 }
 

@@ -50,6 +50,34 @@ func TestMeter(t *testing.T) {
 	})
 }
 
+// TestSpend adds amounts, some of which nobody knows, and turns.
+func TestSpend(t *testing.T) {
+	m := progress.NewMeter()
+	for i, d := range []jobs.USD{0.25, jobs.UnknownUSD(), 0, 0.5} {
+		turn := []jobs.Turn{"", jobs.Repair, jobs.Repair, jobs.Extension}[i]
+		m.Observe(worker.Event{Kind: worker.Attempted, At: time.Now(), Outcome: throttle.Accepted, CostUSD: d, Attempt: jobs.Attempt{Turn: turn}})
+	}
+	m.Observe(worker.Event{Kind: worker.Attempted, At: time.Now(), Outcome: throttle.Throttled, Attempt: jobs.Attempt{Turn: jobs.Repair}})
+	c := m.Counts()
+	if c.Cost != (progress.Spend{USD: 0.75, Unknown: 1}) || c.Repairs != 2 || c.Extensions != 1 {
+		t.Errorf("cost %+v, %d repairs, %d extensions, want $0.75 and one unknown, 2 and 1", c.Cost, c.Repairs, c.Extensions)
+	}
+	for s, want := range map[progress.Spend]string{
+		{}: "$0", {USD: 0.75}: "$0.75", {USD: 0.75, Unknown: 2}: "$0.75, and 2 calls of unknown price",
+		{Unknown: 2}: "unknown: give the prices with --prices",
+	} {
+		if got := s.String(); got != want {
+			t.Errorf("%+v is %q, want %q", s, got, want)
+		}
+	}
+	rows := fmt.Sprint(progress.Summary(c, time.Second))
+	for _, want := range []string{"{calls for repairs 2}", "{calls with more room 1}", "{cost $0.75, and 1 calls of unknown price}"} {
+		if !strings.Contains(rows, want) {
+			t.Errorf("summary %s, want %s in it", rows, want)
+		}
+	}
+}
+
 // A history of any length has the same number of points, and loses nothing.
 func TestHistoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -116,6 +116,12 @@ func Summary(c Counts, elapsed time.Duration) []Row {
 	for _, class := range slices.Sorted(maps.Keys(c.Classes)) {
 		rows = append(rows, Row{"  " + string(class), fmt.Sprint(c.Classes[class])})
 	}
+	if c.Repairs > 0 {
+		rows = append(rows, Row{"calls for repairs", fmt.Sprint(c.Repairs)})
+	}
+	if c.Extensions > 0 {
+		rows = append(rows, Row{"calls with more room", fmt.Sprint(c.Extensions)})
+	}
 	rows = append(rows,
 		Row{"refusals met", fmt.Sprintf("%d (429: %d, capacity: %d)", c.Refused, c.Throttled, c.Unavailable)},
 		Row{"other failed calls", fmt.Sprint(c.Failed)},
