@@ -44,9 +44,14 @@ func TestLedger(t *testing.T) {
 					Capacity: capacity.MustScript("calls=15"),
 					Latency:  mantlesim.Latency{Median: 8 * time.Second, Sigma: 0.3, Max: 60 * time.Second},
 					Faults: []mantlesim.Fault{
-						{Kind: mantlesim.Violate, P: 0.15}, {Kind: mantlesim.Fence, P: 0.1}, {Kind: mantlesim.Chatter, P: 0.1},
-						{Kind: mantlesim.Truncate, P: 0.08}, {Kind: mantlesim.Decline, P: 0.04}, {Kind: mantlesim.Filter, P: 0.04},
-						{Kind: mantlesim.Empty, P: 0.05}, {Kind: mantlesim.Internal, P: 0.02},
+						{Kind: mantlesim.Violate, P: 0.15},
+						{Kind: mantlesim.Fence, P: 0.1},
+						{Kind: mantlesim.Chatter, P: 0.1},
+						{Kind: mantlesim.Truncate, P: 0.08},
+						{Kind: mantlesim.Decline, P: 0.04},
+						{Kind: mantlesim.Filter, P: 0.04},
+						{Kind: mantlesim.Empty, P: 0.05},
+						{Kind: mantlesim.Internal, P: 0.02},
 					},
 				}})
 				names := ids("law", 600)

@@ -70,9 +70,9 @@ var faultTable = []struct {
 	again, letters int
 }{
 	{op: "ReceiveMessage"},
-	{op: "SendMessageBatch", again: doomed, letters: doomed},   // copies
-	{op: "SendMessage", again: doomed, letters: sent},          // copies, and letters sent twice
-	{op: "DeleteMessageBatch", letters: doomed},                // the next worker has them again
+	{op: "SendMessageBatch", again: doomed, letters: doomed}, // copies
+	{op: "SendMessage", again: doomed, letters: sent},        // copies, and letters sent twice
+	{op: "DeleteMessageBatch", letters: doomed},              // the next worker has them again
 	{op: "ChangeMessageVisibilityBatch"},
 	{op: "PutObject"},
 	{op: "HeadObject"},

@@ -165,8 +165,8 @@ func (s *schema) compile(text []byte) (*schema, error) {
 
 // unfit words why a schema does not compile.
 func unfit(err error) error {
-	if out, ok := errors.AsType[*outsideError](err); ok {
-		return out
+	if load, ok := errors.AsType[*jsonschema.LoadURLError](err); ok {
+		return load.Err
 	}
 	if bad, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
 		last := finding{}
@@ -183,13 +183,8 @@ func unfit(err error) error {
 type nowhere struct{}
 
 // Load implements [jsonschema.URLLoader].
-func (nowhere) Load(url string) (any, error) { return nil, &outsideError{url} }
-
-// An outsideError says that a schema refers to something else than itself.
-type outsideError struct{ url string }
-
-func (e *outsideError) Error() string {
-	return fmt.Sprintf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does", e.url)
+func (nowhere) Load(url string) (any, error) {
+	return nil, fmt.Errorf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does", url)
 }
 
 // meter has each comparison with a part of the schema counted.

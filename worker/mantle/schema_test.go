@@ -185,7 +185,7 @@ func TestHostileSchemas(t *testing.T) {
 		"deep":            {strings.Repeat(`{"items":`, 12_000) + `{}` + strings.Repeat(`}`, 12_000), "depth"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := mantle.CheckSchema([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if err := mantle.CheckSchema([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "loading") {
 				t.Errorf("CheckSchema = %v, want %q", err, tc.want)
 			}
 		})
