@@ -11,8 +11,8 @@ import (
 // Version is the version of the layout that this package reads and writes.
 const Version = 1
 
-// A Manifest says what a run was asked to do. It is written once, before the
-// run's first job is queued.
+// A Manifest says what a run was asked to do. It is written once, after the
+// index of the run's ids, if it has one, and before its first job is queued.
 //
 // It is a storage type: fields may be added, and none may change its meaning.
 // A change that an older upwell would misread raises [Version].
@@ -20,9 +20,10 @@ type Manifest struct {
 	Version     int       `json:"version"` // of the layout; [Manifest.Encode] sets it
 	Run         string    `json:"run"`
 	Created     time.Time `json:"created"`
-	Count       int       `json:"count"`        // jobs submitted
-	Input       string    `json:"input"`        // what the jobs were made of, as the operator named it
-	InputSHA256 string    `json:"input_sha256"` // of the jobs' input, in hexadecimal
+	Count       int       `json:"count"`             // jobs submitted
+	Input       string    `json:"input"`             // what the jobs were made of, as the operator named it
+	InputSHA256 string    `json:"input_sha256"`      // of the jobs' input, in hexadecimal
+	IDParts     int       `json:"id_parts,omitzero"` // of the index of ids, see [IDsKey]; 0 when there is none
 	Models      []string  `json:"models"`
 	Tiers       []string  `json:"tiers"`
 

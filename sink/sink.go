@@ -3,9 +3,11 @@
 //
 // Under a bucket and a prefix of the operator's choice, a run is
 //
-//	<prefix>/runs/<run>/manifest.json           what was submitted, see [Manifest]
-//	<prefix>/runs/<run>/results/<hh>/<id>.json  one line for each answered job
-//	<prefix>/runs/<run>/errors/<hh>/<id>.json   one line for each job given up
+//	<prefix>/runs/<run>/manifest.json              what was submitted, see [Manifest]
+//	<prefix>/runs/<run>/ids/<input>/<n>.jsonl.gz   the ids of its jobs, see [IDsKey]
+//	<prefix>/runs/<run>/results/<hh>/<id>.json     one line for each answered job
+//	<prefix>/runs/<run>/errors/<hh>/<id>.json      one line for each job given up
+//	<prefix>/runs/<run>/letters/<hh>/<id>.json     bodies that dead letters have no room for
 //
 // <hh> is the first byte of the custom_id's SHA-256 in hexadecimal. It spreads
 // a run over 256 prefixes, which S3 scales one by one, whatever the names of
@@ -29,6 +31,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+	"time"
 
 	"upwell/jobs"
 )
@@ -64,6 +67,15 @@ func (k Kind) Prefix(prefix, run string) string {
 func (k Kind) Key(prefix string, job jobs.Key) string {
 	sum := digest(job.CustomID)
 	return k.Prefix(prefix, job.Run) + sum[:2] + "/" + name(job.CustomID, sum) + ext
+}
+
+// An Object is a stored line, as a listing knows it.
+type Object struct {
+	Key      jobs.Key  // its CustomID is cut short when Whole is false
+	Whole    bool      // else see [ID]: the line has all of the CustomID
+	Path     string    // where in the bucket it is
+	Size     int64     // bytes
+	Modified time.Time // when it was stored
 }
 
 // ManifestKey returns where the manifest of a run is stored.

@@ -145,3 +145,19 @@ func BenchmarkKey(b *testing.B) {
 		sink.Results.Key("team", jobs.Key{Run: "2026-q3", CustomID: "contracts/msa-0042.pdf"})
 	}
 }
+
+func TestBodyKey(t *testing.T) {
+	for _, tt := range []struct{ id, want string }{
+		{"msa-0042", "team/runs/q3/letters/80/msa-0042.json"},
+		{"a/b c", "team/runs/q3/letters/0a/a%2Fb%20c.json"},
+		{"", "team/runs/q3/letters/80/msa-0042.json"}, // by the message's id, which is this
+	} {
+		got := sink.BodyKey("/team/", jobs.Key{Run: "q3", CustomID: tt.id}, "msa-0042")
+		if got != tt.want || !strings.HasPrefix(got, sink.Root("team/")) {
+			t.Errorf("BodyKey(%q) = %s, want %s, under %s", tt.id, got, tt.want, sink.Root("team/"))
+		}
+	}
+	if got := sink.Root(""); got != "runs/" {
+		t.Errorf("Root of no prefix = %s, want runs/", got)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"iter"
 	"net/http"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -113,13 +112,7 @@ func (s *Sink) get(ctx context.Context, key string) (b []byte, etag string, err 
 }
 
 // An Object is a stored line, as a listing knows it.
-type Object struct {
-	Key      jobs.Key  // its CustomID is cut short when Whole is false
-	Whole    bool      // else see [sink.ID]: the line has all of the CustomID
-	Path     string    // where in the bucket it is
-	Size     int64     // bytes
-	Modified time.Time // when it was stored
-}
+type Object = sink.Object
 
 // List returns the lines of a run, in no useful order. What is stored among
 // them and is no line is passed over. An error ends the listing; it is the last
