@@ -94,6 +94,7 @@ func ExampleResult() {
 	//     },
 	//     "cost_usd": 0,
 	//     "attempts": [],
+	//     "billed_calls": 0,
 	//     "repairs": 0,
 	//     "input_sha256": "",
 	//     "finished": "2026-01-02T12:00:01Z"

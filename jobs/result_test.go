@@ -46,7 +46,7 @@ func TestResultOnTheWire(t *testing.T) {
 						{N: 1, Started: finished, TookMS: 12, Status: 429, Region: "us-west-2", Tier: "flex", RequestID: "req_0", Error: "slow down"},
 						{N: 2, Started: finished, TookMS: 3400},
 					},
-					Repairs: 1, InputSHA256: "ab12", Finished: finished,
+					Billed: 2, Repairs: 1, InputSHA256: "ab12", Finished: finished,
 				},
 			},
 			`{
@@ -68,6 +68,7 @@ func TestResultOnTheWire(t *testing.T) {
 						 "region": "us-west-2", "tier": "flex", "request_id": "req_0", "error": "slow down"},
 						{"n": 2, "started": "2026-01-02T15:04:05.006Z", "took_ms": 3400}
 					],
+					"billed_calls": 2,
 					"repairs": 1,
 					"input_sha256": "ab12",
 					"finished": "2026-01-02T15:04:05.006Z"
@@ -92,6 +93,7 @@ func TestResultOnTheWire(t *testing.T) {
 					"usage": {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "reasoning_tokens": 0},
 					"cost_usd": 0,
 					"attempts": [],
+					"billed_calls": 0,
 					"repairs": 0,
 					"input_sha256": "",
 					"finished": "2026-01-02T15:04:05.006Z"

@@ -2,9 +2,11 @@ package sqsqueue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -20,6 +22,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"upwell/jobs"
+	"upwell/worker"
 )
 
 const (
@@ -36,6 +39,11 @@ const (
 type Outgoing struct {
 	Body  []byte
 	Again bool // it may have been queued before
+
+	// Group and Once are for FIFO queues: the group that the job belongs to, and
+	// the name of this sending, of which SQS takes one within five minutes.
+	// Default: the hash of the body, for both.
+	Group, Once string
 }
 
 // weight is what a message may come to weigh, marked or not, against [MaxMessage].
@@ -163,7 +171,7 @@ func (q *Queue) entry(i int, o Outgoing) types.SendMessageBatchRequestEntry {
 		sum := sha256.Sum256(o.Body)
 		name := hex.EncodeToString(sum[:])
 		// A group of its own: jobs do not depend on each other.
-		e.MessageGroupId, e.MessageDeduplicationId = &name, &name
+		e.MessageGroupId, e.MessageDeduplicationId = new(cmp.Or(o.Group, name)), new(cmp.Or(o.Once, name))
 	}
 	if o.Again {
 		mark(&e)
@@ -182,33 +190,21 @@ func fifo(queue string) bool { return strings.HasSuffix(queue, ".fifo") }
 
 // Bury implements worker.Source. The letter's attributes are upwell.class,
 // upwell.reason, upwell.status, upwell.request_id, upwell.attempts, upwell.run,
-// upwell.custom_id and upwell.first_failed; empty ones are left out. If they do
-// not fit beside the body, the body has precedence: the error line in the sink
-// has all of it.
+// upwell.custom_id and upwell.first_failed; empty ones are left out, and the
+// reason is shortened: the error line in the sink has all of it. When body and
+// attributes do not fit into a message, as far as SQS says what its limit is, the
+// error wraps [worker.ErrTooLarge], and nothing is sent. A letter with a BodyRef
+// has that in the place of the body.
 func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) error {
-	in := &sqs.SendMessageInput{QueueUrl: &q.dead, MessageBody: aws.String(string(m.Body))}
-	room := MaxMessage - len(m.Body)
-	for _, a := range []struct{ name, value string }{
-		{"upwell.class", string(l.Class)},
-		{"upwell.run", l.Run},
-		{"upwell.custom_id", l.CustomID},
-		{"upwell.attempts", strconv.Itoa(l.Attempts)},
-		{"upwell.first_failed", l.FirstFailed.UTC().Format(time.RFC3339)},
-		{"upwell.status", strconv.Itoa(l.Status)},
-		{"upwell.request_id", l.RequestID},
-		{"upwell.reason", shorten(l.Reason)},
-	} {
-		value := strings.Map(legal, a.value)
-		weight := len(a.name) + len("String") + len(value)
-		if value == "" || value == "0" && a.name == "upwell.status" || weight > room {
-			continue
-		}
-		room -= weight
-		if in.MessageAttributes == nil {
-			in.MessageAttributes = make(map[string]types.MessageAttributeValue, 8)
-		}
-		in.MessageAttributes[a.name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: &value}
+	body := string(m.Body)
+	if l.BodyRef != "" {
+		body = pointer(l.CustomID, l.BodyRef)
 	}
+	attrs, weight := letterAttributes(l)
+	if weight += len(body); weight > MaxMessage {
+		return fmt.Errorf("sqs bury: %d bytes with its attributes, and SQS takes %d: %w", weight, MaxMessage, worker.ErrTooLarge)
+	}
+	in := &sqs.SendMessageInput{QueueUrl: &q.dead, MessageBody: &body, MessageAttributes: attrs}
 	if fifo(q.dead) {
 		group := originOf(m).group
 		if group == "" {
@@ -217,8 +213,53 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) err
 		in.MessageGroupId, in.MessageDeduplicationId = &group, &m.ID
 	}
 	_, err := q.client.SendMessage(ctx, in)
+	if l.BodyRef == "" && codeOf(err) == "InvalidParameterValue" {
+		// The queue's own limit may be lower than SQS's, and that is how it says so.
+		err = fmt.Errorf("%w: %w", worker.ErrTooLarge, err)
+	}
 	return wrap("bury", err)
 }
+
+// letterAttributes returns what a letter says beside its body, and what that
+// weighs.
+func letterAttributes(l jobs.DeadLetter) (attrs map[string]types.MessageAttributeValue, weight int) {
+	attrs = make(map[string]types.MessageAttributeValue, 8)
+	for _, a := range []struct{ name, value string }{
+		{attrClass, string(l.Class)},
+		{attrRun, l.Run},
+		{attrCustomID, l.CustomID},
+		{attrAttempts, strconv.Itoa(l.Attempts)},
+		{attrFirstFailed, l.FirstFailed.UTC().Format(time.RFC3339)},
+		{attrStatus, strconv.Itoa(l.Status)},
+		{attrRequestID, l.RequestID},
+		{attrReason, shorten(l.Reason)},
+	} {
+		value := strings.Map(legal, a.value)
+		if value == "" || value == "0" && a.name == attrStatus {
+			continue
+		}
+		weight += len(a.name) + len("String") + len(value)
+		attrs[a.name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: &value}
+	}
+	return attrs, weight
+}
+
+// A reference is the body of a letter whose own is stored elsewhere.
+type reference struct {
+	CustomID string `json:"custom_id,omitzero"`
+	BodyRef  string `json:"body_ref"`
+}
+
+func pointer(customID, ref string) string {
+	b, err := json.Marshal(reference{customID, ref})
+	if err != nil {
+		panic(err) // strings can be encoded
+	}
+	return escapes.Replace(string(b))
+}
+
+// escapes spells the characters that JSON lets stand and SQS does not take.
+var escapes = strings.NewReplacer("\ufffe", `\ufffe`, "\uffff", `\uffff`)
 
 func legal(r rune) rune {
 	if illegal(r) {

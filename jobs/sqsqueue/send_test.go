@@ -349,44 +349,86 @@ func values(t *testing.T, m sqssim.Message) map[string]string {
 	return got
 }
 
-// The body has precedence over what is said about it.
+// A letter says all that is known about a job's end, or is not sent.
 func TestBuryLargeBody(t *testing.T) {
 	letter := jobs.DeadLetter{
-		Key: jobs.Key{Run: "run", CustomID: "id"}, Class: jobs.Poison, Reason: strings.Repeat("r", 500),
+		Key: jobs.Key{Run: "run", CustomID: "id"}, Class: jobs.Poison, Reason: strings.Repeat("r", 2000),
 		Attempts: 12, FirstFailed: time.Unix(0, 0),
 	}
 	weigh := func(name, value string) int { return len(name) + len("String") + len(value) }
-	class := weigh("upwell.class", "poison")
-	rest := weigh("upwell.run", "run") + weigh("upwell.custom_id", "id") + weigh("upwell.attempts", "12") +
-		weigh("upwell.first_failed", "1970-01-01T00:00:00Z")
-	reason := weigh("upwell.reason", letter.Reason)
+	weight := weigh("upwell.class", "poison") + weigh("upwell.run", "run") + weigh("upwell.custom_id", "id") + weigh("upwell.attempts", "12") +
+		weigh("upwell.first_failed", "1970-01-01T00:00:00Z") + weigh("upwell.reason", strings.Repeat("r", 1024))
+	const names = "attempts class custom_id first_failed reason run"
 	for _, tt := range []struct {
-		room int // beside the body
-		want string
+		name  string
+		size  int
+		limit int // of the queue, when it is not SQS's
+		ref   string
+		body  string // of the letter, when it has a ref
+		err   bool   // it is too large
+		other bool   // there is another error
 	}{
-		{0, ""},
-		{class - 1, "run"}, // which is shorter
-		{class, "class"},
-		{class + rest, "attempts class custom_id first_failed run"},
-		{class + rest + reason - 1, "attempts class custom_id first_failed run"},
-		{class + rest + reason, "attempts class custom_id first_failed reason run"},
+		{name: "just fits", size: sqsqueue.MaxMessage - weight},
+		{name: "one byte too many", size: sqsqueue.MaxMessage - weight + 1, err: true},
+		{name: "largest message", size: sqsqueue.MaxMessage, err: true},
+		{name: "fits the queue", size: 4096 - weight, limit: 4096},
+		{name: "too large for the queue", size: 4096 - weight + 1, limit: 4096, err: true},
+		{
+			name: "stored", size: sqsqueue.MaxMessage, ref: "s3://b/team/runs/run/letters/00/id.json",
+			body: `{"custom_id":"id","body_ref":"s3://b/team/runs/run/letters/00/id.json"}`,
+		},
+		{name: "stored, and still too large for the queue", size: 1, limit: 1024, ref: "s3://b/k", other: true},
 	} {
-		t.Run(strconv.Itoa(tt.room), func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, setup{})
-			body := strings.Repeat("b", sqsqueue.MaxMessage-tt.room)
-			if err := w.q.Bury(t.Context(), jobs.Message{Body: []byte(body)}, letter); err != nil {
+			if tt.limit > 0 {
+				w.setFor(t, w.dead, "MaximumMessageSize", strconv.Itoa(tt.limit))
+			}
+			l, body := letter, strings.Repeat("b", tt.size)
+			l.BodyRef = tt.ref
+			err := w.q.Bury(t.Context(), jobs.Message{Body: []byte(body)}, l)
+			if tt.err || tt.other {
+				if n := len(w.Messages(w.dead)); err == nil || errors.Is(err, worker.ErrTooLarge) != tt.err || n != 0 {
+					t.Errorf("Bury = %v and left %d letters, want none, and %v: %v", err, n, worker.ErrTooLarge, tt.err)
+				}
+				if tt.limit == 0 && w.requests("SendMessage") != 0 {
+					t.Error("Bury sent what SQS does not take")
+				}
+				return
+			}
+			if err != nil {
 				t.Fatalf("Bury = %v, want nil", err)
 			}
-			got := w.letter()
-			var names []string
-			for name := range values(t, got) {
-				names = append(names, strings.TrimPrefix(name, "upwell."))
+			want := body
+			if tt.ref != "" {
+				want = tt.body
 			}
-			slices.Sort(names)
-			if strings.Join(names, " ") != tt.want || got.Body != body {
-				t.Errorf("attributes %q and a body of %d bytes, want %q and all of it", names, len(got.Body), tt.want)
+			got := w.letter()
+			if got.Body != want {
+				t.Errorf("the letter has a body of %d bytes, %.80q, want %.80q", len(got.Body), got.Body, want)
+			}
+			if got := strings.ReplaceAll(strings.Join(slices.Sorted(maps.Keys(values(t, got))), " "), "upwell.", ""); got != names {
+				t.Errorf("attributes %q, want %q", got, names)
 			}
 		})
+	}
+}
+
+// What a pointer names may hold characters that SQS takes only as escapes, and
+// it may name nothing at all.
+func TestBuryPointers(t *testing.T) {
+	for id, want := range map[string]string{
+		"":                  `{"body_ref":"s3://b/k"}`,
+		"a\x01\ufffe\uffff": `{"custom_id":"a\u0001\ufffe\uffff","body_ref":"s3://b/k"}`,
+	} {
+		w := newWorld(t, setup{})
+		if err := w.q.Bury(t.Context(), jobs.Message{Body: []byte("x")}, jobs.DeadLetter{Key: jobs.Key{CustomID: id}, BodyRef: "s3://b/k"}); err != nil {
+			t.Errorf("Bury(%q) = %v, want nil", id, err)
+			continue
+		}
+		if got := w.letter().Body; got != want {
+			t.Errorf("the letter of %q is %s, want %s", id, got, want)
+		}
 	}
 }
 

@@ -20,10 +20,18 @@ import (
 	"upwell/worker"
 )
 
-// Message attributes of upwell's own.
+// Message attributes of upwell's own: the first two of a job, and all but the
+// second of a dead letter.
 const (
-	attrAttempts = "upwell.attempts"
-	attrAgain    = "upwell.again"
+	attrAttempts    = "upwell.attempts"
+	attrAgain       = "upwell.again"
+	attrClass       = "upwell.class"
+	attrReason      = "upwell.reason"
+	attrStatus      = "upwell.status"
+	attrRequestID   = "upwell.request_id"
+	attrRun         = "upwell.run"
+	attrCustomID    = "upwell.custom_id"
+	attrFirstFailed = "upwell.first_failed"
 )
 
 // origin is what a message remembers of its delivery.
@@ -31,11 +39,23 @@ type origin struct {
 	attributes map[string]types.MessageAttributeValue
 	attempts   int // counted before this delivery
 	group      string
+	moved      bool // by SQS, from another queue
 }
 
 // Receive implements worker.Source. A message whose body was damaged on the way
 // is put off for a moment and not returned; the others of its batch are.
 func (q *Queue) Receive(ctx context.Context, n int, hide time.Duration) ([]jobs.Message, error) {
+	ms, damaged, err := q.receive(ctx, n, hide)
+	for _, m := range damaged {
+		q.log.WarnContext(ctx, "damaged message put off", "message", m.ID)
+		_ = q.Hide(ctx, m, damagedDelay) // if that fails, it comes back by itself
+	}
+	return ms, err
+}
+
+// receive makes one request, and returns the messages whose bodies were damaged
+// on the way apart from the others.
+func (q *Queue) receive(ctx context.Context, n int, hide time.Duration) (whole, damaged []jobs.Message, err error) {
 	out, err := q.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 		QueueUrl:            &q.url,
 		MaxNumberOfMessages: int32(min(n, batchSize)),
@@ -45,24 +65,23 @@ func (q *Queue) Receive(ctx context.Context, n int, hide time.Duration) ([]jobs.
 			types.MessageSystemAttributeNameApproximateReceiveCount,
 			types.MessageSystemAttributeNameSentTimestamp,
 			types.MessageSystemAttributeNameMessageGroupId,
+			types.MessageSystemAttributeNameDeadLetterQueueSourceArn,
 		},
 		MessageAttributeNames: []string{"All"},
 	})
 	if err != nil {
-		return nil, wrap("receive", err)
+		return nil, nil, wrap("receive", err)
 	}
 	now := time.Now()
-	ms := make([]jobs.Message, 0, len(out.Messages))
+	whole = make([]jobs.Message, 0, len(out.Messages))
 	for _, m := range out.Messages {
-		msg := message(m, now)
-		if !intact(msg.Body, m.MD5OfBody) {
-			q.log.WarnContext(ctx, "damaged message put off", "message", msg.ID)
-			_ = q.Hide(ctx, msg, damagedDelay) // if that fails, it comes back by itself
-			continue
+		if msg := message(m, now); intact(msg.Body, m.MD5OfBody) {
+			whole = append(whole, msg)
+		} else {
+			damaged = append(damaged, msg)
 		}
-		ms = append(ms, msg)
 	}
-	return ms, nil
+	return whole, damaged, nil
 }
 
 // damagedDelay is how long a damaged message is put off: damage happens on the
@@ -83,6 +102,7 @@ func message(m types.Message, now time.Time) jobs.Message {
 	o := &origin{attributes: m.MessageAttributes, group: m.Attributes[string(types.MessageSystemAttributeNameMessageGroupId)]}
 	o.attempts, _ = strconv.Atoi(aws.ToString(m.MessageAttributes[attrAttempts].StringValue))
 	_, again := m.MessageAttributes[attrAgain]
+	_, o.moved = m.Attributes[string(types.MessageSystemAttributeNameDeadLetterQueueSourceArn)]
 	return jobs.Message{
 		ID: aws.ToString(m.MessageId), Receipt: aws.ToString(m.ReceiptHandle), Body: bytesOf(aws.ToString(m.Body)),
 		Receives: receives, Sent: time.UnixMilli(sent), Received: now,

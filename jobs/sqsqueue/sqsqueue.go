@@ -10,7 +10,15 @@
 // The body is a job and nothing else. What SQS cannot keep for us travels in
 // message attributes: upwell.attempts is the number of counted attempts already
 // spent, and upwell.again says that the job may have been answered before. A
-// dead letter carries the body unchanged and the attributes named at [Queue.Bury].
+// dead letter carries the body unchanged, or a reference to it, and the attributes
+// named at [Queue.Bury].
+//
+// # Dead letters
+//
+// [Queue.Letters] reads the dead-letter queue and [Queue.Redrive] sends jobs in it
+// back. SQS has no way to look at a message without taking it, so a reader takes
+// all, hides each until it has seen the last, and then gives them back. A job that
+// is redriven is sent first and its letter deleted then, as with a release below.
 //
 // # Giving back
 //
@@ -35,6 +43,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -201,11 +210,22 @@ func (q *Queue) redrivePolicy(ctx context.Context) (p redrivePolicy, err error) 
 }
 
 func (q *Queue) attributes(ctx context.Context, names ...types.QueueAttributeName) (map[string]string, error) {
+	attrs, _, err := q.attributesAt(ctx, names...)
+	return attrs, err
+}
+
+// attributesAt also returns what time it was by SQS's clock, to the second, or by
+// ours if SQS does not say.
+func (q *Queue) attributesAt(ctx context.Context, names ...types.QueueAttributeName) (map[string]string, time.Time, error) {
 	out, err := q.client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &q.url, AttributeNames: names})
 	if err != nil {
-		return nil, wrap("read attributes of "+q.url, err)
+		return nil, time.Time{}, wrap("read attributes of "+q.url, err)
 	}
-	return out.Attributes, nil
+	now, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
+	if !ok {
+		now = time.Now()
+	}
+	return out.Attributes, now, nil
 }
 
 // Counts is how many messages a queue holds. SQS counts approximately: the
@@ -221,11 +241,16 @@ func (c Counts) Total() int { return c.Visible + c.Hidden + c.Delayed }
 
 // Counts asks SQS how many messages the queue holds.
 func (q *Queue) Counts(ctx context.Context) (Counts, error) {
-	attrs, err := q.attributes(ctx, types.QueueAttributeNameApproximateNumberOfMessages,
+	c, _, err := q.countsAt(ctx)
+	return c, err
+}
+
+func (q *Queue) countsAt(ctx context.Context) (Counts, time.Time, error) {
+	attrs, now, err := q.attributesAt(ctx, types.QueueAttributeNameApproximateNumberOfMessages,
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
 		types.QueueAttributeNameApproximateNumberOfMessagesDelayed)
 	if err != nil {
-		return Counts{}, err
+		return Counts{}, now, err
 	}
 	n := func(name types.QueueAttributeName) int {
 		v, _ := strconv.Atoi(attrs[string(name)])
@@ -235,7 +260,7 @@ func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 		Visible: n(types.QueueAttributeNameApproximateNumberOfMessages),
 		Hidden:  n(types.QueueAttributeNameApproximateNumberOfMessagesNotVisible),
 		Delayed: n(types.QueueAttributeNameApproximateNumberOfMessagesDelayed),
-	}, nil
+	}, now, nil
 }
 
 // Empty implements worker.Source.
@@ -250,19 +275,27 @@ func wrap(op string, err error) error {
 		return nil
 	}
 	err = fmt.Errorf("sqs %s: %w", op, err)
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		return meaning(api.ErrorCode(), err)
+	return meaning(codeOf(err), err)
+}
+
+// codeOf returns the code of SQS's answer as it is without the prefixes and
+// suffixes that it comes with now and then, or nothing.
+func codeOf(err error) string {
+	api, ok := errors.AsType[smithy.APIError](err)
+	if !ok {
+		return ""
 	}
-	return err
+	code := api.ErrorCode()
+	return strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception")
 }
 
 // meaning gives an error with that code of SQS the form that the worker acts on.
 func meaning(code string, err error) error {
-	switch code[strings.LastIndexByte(code, '.')+1:] {
+	switch strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception") {
 	case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress":
 		return &worker.Error{Kind: worker.Permanent, Err: err}
-	case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "InvalidSecurity", "SignatureDoesNotMatch",
-		"ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "MissingAuthenticationToken", "OptInRequired":
+	case "AccessDenied", "InvalidClientTokenId", "InvalidSecurity", "SignatureDoesNotMatch",
+		"ExpiredToken", "UnrecognizedClient", "MissingAuthenticationToken", "OptInRequired":
 		return &worker.Error{Kind: worker.Unauthorized, Err: err}
 	default:
 		return err

@@ -47,6 +47,7 @@ type setup struct {
 	fifo       bool
 	lenient    bool // see sqssim.Config.LenientReceipts
 	maxReceive int  // of the redrive policy; default 5
+	inFlight   int  // see sqssim.Config.InFlight
 	latency    time.Duration
 	cfg        sqsqueue.Config // but for the names
 }
@@ -70,6 +71,7 @@ func newWorld(tb testing.TB, s setup) *world {
 	w.T, _ = tb.(*testing.T)
 	w.Server = sqssim.New(sqssim.Config{
 		LenientReceipts: s.lenient,
+		InFlight:        s.inFlight,
 		Latency:         s.latency,
 		Fault: func(op string, c sqssim.Call) sqssim.Fault {
 			w.mu.Lock()
@@ -133,8 +135,13 @@ func (w *world) redrive(tb testing.TB, n int) {
 
 func (w *world) set(tb testing.TB, attribute, value string) {
 	tb.Helper()
+	w.setFor(tb, w.name, attribute, value)
+}
+
+func (w *world) setFor(tb testing.TB, queue, attribute, value string) {
+	tb.Helper()
 	_, err := w.client.SetQueueAttributes(tb.Context(), &sqs.SetQueueAttributesInput{
-		QueueUrl: new("http://sqs.test/000000000000/" + w.name), Attributes: attrs{attribute: value},
+		QueueUrl: new("http://sqs.test/000000000000/" + queue), Attributes: attrs{attribute: value},
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -52,13 +52,12 @@ type Spend struct {
 	Unknown int64   `json:"unknown,omitzero"` // number of those that are not
 }
 
-// Add adds an amount.
-func (s *Spend) Add(d jobs.USD) {
+// Add returns the sum with an amount more.
+func (s Spend) Add(d jobs.USD) Spend {
 	if d.Known() {
-		s.USD += float64(d)
-	} else {
-		s.Unknown++
+		return Spend{s.USD + float64(d), s.Unknown}
 	}
+	return Spend{s.USD, s.Unknown + 1}
 }
 
 // String words the sum.
@@ -123,7 +122,7 @@ func (m *Meter) Observe(e worker.Event) {
 func (m *Meter) attempted(e worker.Event) {
 	m.c.InFlight--
 	m.c.Usage = m.c.Usage.Add(e.Usage)
-	m.c.Cost.Add(e.CostUSD)
+	m.c.Cost = m.c.Cost.Add(e.CostUSD)
 	b := m.bucket(e.At)
 	switch e.Outcome {
 	case throttle.Accepted:

@@ -77,6 +77,12 @@ type Fault struct {
 	Factor     float64       `json:"factor,omitempty"` // of Slow; default 10
 }
 
+// CheckFaults reports what is wrong with faults that a Server is to have.
+func CheckFaults(faults []Fault) error {
+	_, err := arm(faults)
+	return err
+}
+
 // plainFault is Fault without its methods.
 type plainFault Fault
 
