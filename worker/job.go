@@ -170,25 +170,33 @@ func (t *task) run(ph phases) ending {
 		return t.bury(jobs.Poison, fmt.Sprintf(
 			"delivered %d times and never settled: it may have stopped the workers that had it", t.m.Receives))
 	}
-	wait, stop := t.waiting(ph.wait)
-	defer func() { stop() }()
-	if end := t.findSchema(wait); end != nil {
+	if end := t.findSchema(ph.wait); end != nil {
 		return *end
 	}
-	for late := false; ; {
-		if t.owing() && !late { // a drain waits for it, as for a call in flight
-			stop()
-			wait, stop = t.waiting(ph.work)
-			late = true
-		}
+	end := t.try(ph.wait, ph.work, false)
+	if end == nil { // a drain waits for the rest, as for a call in flight
+		end = t.try(ph.work, ph.work, true)
+	}
+	return *end
+}
+
+// try makes attempts until the job ends. Unless late says that this is known, it
+// returns nil when something was paid for that is to be mended, or tried again.
+func (t *task) try(until, work context.Context, late bool) *ending {
+	wait, stop := t.waiting(until)
+	defer stop()
+	for {
 		if d := t.job.Deadline; !d.IsZero() && !time.Now().Before(d) {
-			return t.bury(jobs.Expired, "the deadline passed before an answer: "+d.Format(time.RFC3339))
+			return new(t.bury(jobs.Expired, "the deadline passed before an answer: "+d.Format(time.RFC3339)))
 		}
 		if wait.Err() != nil {
-			return released(0, context.Cause(wait))
+			return new(released(0, context.Cause(wait)))
 		}
-		if end := t.attempt(wait, ph.work); end != nil {
-			return *end
+		if end := t.attempt(wait, work); end != nil {
+			return end
+		}
+		if t.owing() && !late {
+			return nil
 		}
 	}
 }

@@ -306,7 +306,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var once sync.Once
 	for range w.cfg.Receivers {
 		receivers.Go(func() {
-			if err := w.receive(ctx, func(h *hold) { messages.Go(func() { w.handle(phases, h) }) }); err != nil { //nolint:contextcheck // phases holds what derives from ctx
+			if err := w.receive(ctx, func(h *hold) { messages.Go(func() { w.handle(phases, h) }) }); err != nil {
 				once.Do(func() { failed = err })
 				stop(err)
 			}

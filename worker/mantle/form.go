@@ -124,7 +124,7 @@ func documents(text []byte) [][]byte {
 	if json.Valid(text) {
 		return [][]byte{text}
 	}
-	if all, any := fenced(text); any {
+	if all, has := fenced(text); has {
 		return all
 	}
 	return inProse(text)

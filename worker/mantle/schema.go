@@ -36,8 +36,7 @@ const (
 // may be of any draft from 4 to 2020-12, must be an object, and may refer to
 // nothing outside of itself.
 func CheckSchema(text []byte) error {
-	_, err := (&schema{}).compile(bytes.TrimSpace(text))
-	return err
+	return (&schema{}).compile(bytes.TrimSpace(text))
 }
 
 // A schema is a compiled JSON Schema.
@@ -114,7 +113,7 @@ func (c *schemas) compile(text []byte) (*schema, error) {
 		return nil, fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
 	}
 	s := c.entry(text)
-	s.once.Do(func() { _, s.err = s.compile(text) })
+	s.once.Do(func() { s.err = s.compile(text) })
 	return s, s.err
 }
 
@@ -136,16 +135,16 @@ func (c *schemas) entry(text []byte) *schema {
 	return s
 }
 
-func (s *schema) compile(text []byte) (*schema, error) {
+func (s *schema) compile(text []byte) error {
 	switch {
 	case len(text) > MaxSchema:
-		return nil, fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
+		return fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
 	case !bytes.HasPrefix(text, []byte("{")):
-		return nil, errors.New("not a JSON object, want a JSON Schema")
+		return errors.New("not a JSON object, want a JSON Schema")
 	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	const name = "job:///schema.json"
 	c := jsonschema.NewCompiler()
@@ -154,13 +153,13 @@ func (s *schema) compile(text []byte) (*schema, error) {
 	c.RegisterVocabulary(&jsonschema.Vocabulary{URL: "urn:upwell:work", Compile: s.meter})
 	c.UseLoader(nowhere{})
 	if err := c.AddResource(name, doc); err != nil {
-		return nil, err
+		return err
 	}
 	if s.compiled, err = c.Compile(name); err != nil {
-		return nil, unfit(err)
+		return unfit(err)
 	}
 	s.narrow = narrow(nil, text)
-	return s, nil
+	return nil
 }
 
 // unfit words why a schema does not compile.
