@@ -38,6 +38,8 @@ var imports = map[string][]string{
 	"throttle/fleet":    {"throttle"},
 	"sink":              {"jobs"},
 	"sink/s3sink":       {"jobs", "sink", "github.com/aws/"},
+	"sink/table":        {"github.com/parquet-go/parquet-go", "github.com/parquet-go/parquet-go/compress/zstd"},
+	"sink/account":      {"jobs", "sink", "golang.org/x/sync/errgroup", "golang.org/x/sync/semaphore"},
 	"worker":            {"jobs", "throttle"},
 	"worker/workertest": {"jobs", "throttle", "worker"},
 	"worker/mantle": {

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"upwell/jobs"
 )
 
 // cliFiles are in the working directory of every step of TestCommandLine.
@@ -16,6 +18,13 @@ var cliFiles = map[string]string{
 	"broken.json":   "{\"slots\": 1,\n \"bucket\": }",
 	"list.json":     `[1]`,
 	"nightly.jsonl": string(job("a", "")) + "\n\n" + strings.Replace(string(job("b", "")), `"input"`, `"text":{"format":{"type":"text"}},"input"`, 1) + "\n",
+	"law.json":      `{"type":"object","properties":{"law":{"type":"string"}},"required":["law"],"additionalProperties":false}`,
+	"plain.jsonl":   string(job("a", "")) + "\n" + string(job("b", "")) + "\n",
+	"hostile.json":  `{"$ref":"file:///etc/passwd"}`,
+	"named.jsonl":   strings.Replace(lawJob(jobs.Responses, "a", ""), lawSchema, `{"type":"object"}`, 1) + "\n" + strings.Replace(lawJob(jobs.Responses, "b", ""), lawSchema, `"law"`, 1) + "\n",
+	"wrong.jsonl":   string(job("a", "")) + "\n" + strings.Replace(lawJob(jobs.Responses, "b", ""), lawSchema, `{"$ref":"http://x/y"}`, 1) + "\n",
+	"faults.json":   `[{"kind":"thunder"}]`,
+	"prices.json":   `{"date":"2026-01-02","source":"me","models":{"m":{"flex":{"input":1,"cached":1}}}}`,
 	"more.jsonl":    string(job("c", "")) + "\n" + string(job("d", `,"max_output_tokens":1`)) + "\n",
 }
 
@@ -47,7 +56,7 @@ var commandLine = []struct {
 	steps []step
 }{
 	{"help is what was asked for", []step{
-		{args: "--help", stdout: []string{`^Usage: upwell <command>`, `^Start with: upwell demo`, `^  run `, `^  worker `, `^  submit `, `^  status `, `^  local `}},
+		{args: "--help", stdout: []string{`^Usage: upwell <command>`, `^Start with: upwell demo`, `^  run `, `^  worker `, `^  submit `, `^  status `, `^  verify `, `^  export `, `^  dead list `, `^  dead show `, `^  dead redrive `, `^  local `}},
 		{args: "", stdout: []string{`^Usage: upwell <command>`}},
 		{args: "run --help", stdout: []string{`^Usage: upwell run --output=DIR <input>`, `--simulate`, `UPWELL_SLOTS`}},
 		{args: "worker --help", stdout: []string{`--exit-when-empty`, `UPWELL_QUEUE`}},
@@ -55,6 +64,13 @@ var commandLine = []struct {
 	}},
 	{"what cannot be understood is not printed to a file", []step{
 		{args: "frobnicate", code: 2, stderr: []string{`^upwell: .*frobnicate`, `--help`}},
+		{args: "dead list", code: 2, stderr: []string{`^upwell: no queue: name the dead-letter queue with --dead-queue`}},
+		{args: "dead list --where class=trunc", code: 2, stderr: []string{`^upwell: --where class=trunc: unknown class, want truncated,`}},
+		{args: "dead list --where klass=x,id=y", code: 2, stderr: []string{`^upwell: --where unknown key "klass", want class, id,`}},
+		{args: "dead redrive --dead-queue q", code: 2, stderr: []string{`^upwell: no queue: name the queue of jobs`}},
+		{args: "dead redrive --queue q --set tier=fast", code: 2, stderr: []string{`^upwell: --set tier=fast: unknown tier "fast"`}},
+		{args: "dead show --queue q", code: 2, stderr: []string{`<id>`}},
+		{args: "dead show --queue q --body --redact a", code: 2, stderr: []string{`--body.*--redact|--redact.*--body`}},
 		{args: "run", code: 2, stderr: []string{`^upwell: .*--output`, `^try: upwell run --help`}},
 		{args: "worker", code: 2, stderr: []string{`--queue`, `--bucket`}},
 		{args: "worker --queue q --bucket b --slots many", code: 2, stderr: []string{`--slots`}},
@@ -83,6 +99,39 @@ var commandLine = []struct {
 		{args: "run nightly.jsonl -o out --simulate --quiet", stdout: []string{`2 of 2 jobs answered`}},
 		{args: "run more.jsonl -o out --simulate --run nightly", code: 2, stderr: []string{`choose another name with --run`}},
 		{args: "run more.jsonl -o out --simulate --quiet", code: 1, made: "out/more.errors.jsonl", stdout: []string{`1 of 2 jobs answered, 1 failed`}},
+	}},
+	{"answers are held to a schema", []step{
+		{args: "run plain.jsonl -o out --simulate --quiet --schema law.json", made: "out/plain.output.jsonl", stdout: []string{`2 of 2 jobs answered`}},
+		{args: "run plain.jsonl -o out --simulate --quiet", code: 2, stderr: []string{`schemas differ: choose another name with --run`}},
+		{args: "run named.jsonl -o named --simulate --quiet --schema law=law.json", stdout: []string{`2 of 2 jobs answered`}},
+		{args: "run named.jsonl -o x --simulate", code: 2, stderr: []string{`named\.jsonl:2: upwell\.schema: "law", but the run has no schema of that name: give it with --schema NAME=FILE`}, unmade: "x"},
+		{args: "run wrong.jsonl -o x --simulate", code: 2, stderr: []string{`wrong\.jsonl:2: upwell\.schema: it refers to "http://x/y": references must stay inside`}, unmade: "x"},
+		{args: "run nightly.jsonl -o x --simulate --schema hostile.json", code: 2, stderr: []string{`--schema hostile\.json: it refers to "file:///etc/passwd"`}, unmade: "x"},
+		{args: "run nightly.jsonl -o x --simulate --schema none.json", code: 2, stderr: []string{`none\.json`}, unmade: "x"},
+		{args: "run nightly.jsonl -o x --simulate --schema law.json --schema hostile.json", code: 2, stderr: []string{`"law" is for all jobs already`}, unmade: "x"},
+		{args: "run nightly.jsonl -o x --simulate --repairs 4", code: 2, stderr: []string{`4 repairs: want at most 3`}},
+		{args: "run nightly.jsonl -o x --simulate --prices prices.json", code: 2, stderr: []string{`prices\.json: prices: models\.m\.flex\.output: want a price`}},
+	}},
+	{"faults are checked before anything is served", []step{
+		{args: "local --faults faults.json", code: 2, stderr: []string{`faults\.json: .*"thunder"`}},
+	}},
+	{"the folder of a run is exported", []step{
+		{args: "export --help", stdout: []string{`^Usage: upwell export --output=`, `Hive`, `--columns=NAME=PATH:TYPE`, `--dir`}},
+		{args: "run more.jsonl -o out --simulate --quiet", code: 1, stdout: some},
+		{args: "export more --dir out -o more.csv", made: "more.csv", stdout: []string{`^run more: 2 rows \(1 answered, 1 failed\), .* in 1 file, .*: more\.csv$`}},
+		{args: "export more --dir out -o tables/ -f parquet --partition-by date", made: "tables/_SUCCESS", stdout: some},
+		{args: "export more --dir out -o more", code: 2, stderr: []string{`--format: want jsonl, csv or parquet`}, unmade: "more"},
+		{args: "export more --dir out -o x.csv --format xml", code: 2, stderr: []string{`--format.*jsonl`}},
+		{args: "export more --dir out -o x.csv --max-file-mib 3", code: 2, stderr: []string{`end x\.csv in /`}},
+		{args: "export more --dir out -o x/ -f csv --max-file-mib 5000", code: 2, stderr: []string{`want 1 to 4096`}, unmade: "x"},
+		{args: "export more --dir out -o x.csv --partition-by run", code: 2, stderr: []string{`end x\.csv in /`}},
+		{args: "export more --dir out -o x/ -f csv --partition-by date,run", code: 2, stderr: []string{`run,date`}, unmade: "x"},
+		{args: "export more --dir out -o x/ -f csv --partition-by date --columns custom_id,Date=finished", code: 2, stderr: []string{`Date is in the names of the folders`}, unmade: "x"},
+		{args: "export more --dir out -o x.csv --columns nope", code: 2, stderr: []string{`there is no nope: there is custom_id`}, unmade: "x.csv"},
+		{args: "export more --dir out -o none/x.csv", code: 2, stderr: []string{`none`}, unmade: "none"},
+		{args: "export other --dir out -o x.csv", code: 3, stderr: []string{`correct the run's name`}, unmade: "x.csv"},
+		{args: "export more --dir tables -o x.csv", code: 2, stderr: []string{`tables is not the folder of an upwell run`}},
+		{args: "export more -o x.csv", code: 2, stderr: []string{`give --bucket, or --dir`}},
 	}},
 }
 

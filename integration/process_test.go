@@ -393,7 +393,7 @@ func TestStatus(t *testing.T) {
 	s.submit(t, "followed", names)
 	type report struct {
 		Submitted, Answered, Failed, Left int
-		CostUSD                           float64 `json:"cost_usd"`
+		Cost                              struct{ USD float64 }
 		Queue                             struct{ Visible int }
 	}
 	look := func() (r report) {
@@ -409,11 +409,11 @@ func TestStatus(t *testing.T) {
 	}
 	s.launch(t, "worker", "--exit-when-empty", "--start-rate", "100").exits(t, 0)
 	got := look()
-	if got.Answered != 40 || got.Left != 0 || got.Queue.Visible != 0 || got.CostUSD <= 0 {
+	if got.Answered != 40 || got.Left != 0 || got.Queue.Visible != 0 || got.Cost.USD <= 0 {
 		t.Errorf("status after = %+v, want 40 answered at some cost and nothing left", got)
 	}
-	if billed := s.counts(t).Cost; got.CostUSD < billed*0.999 || got.CostUSD > billed*1.001 {
-		t.Errorf("status says %v USD, want the %v that were billed", got.CostUSD, billed)
+	if billed := s.counts(t).Cost; got.Cost.USD < billed*0.999 || got.Cost.USD > billed*1.001 {
+		t.Errorf("status says %v USD, want the %v that were billed", got.Cost.USD, billed)
 	}
 	s.balance(t, "followed", names, 0)
 }

@@ -59,7 +59,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		cfg := s.pace.config(&endpointFlags{Tier: []string{"flex"}, AttemptTimeout: time.Minute}, []string{local.Region}, e)
 		return client, cfg, err
 	}
-	if s.sum, err = checked(ctx, file, demoRun); err != nil {
+	if s.sum, err = checked(ctx, file, demoRun, &s.schemas); err != nil {
 		return err
 	}
 	fmt.Fprintf(e.stdout, "%d questions about %d contracts, to a simulated endpoint that does not say what it can take\n",

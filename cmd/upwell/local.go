@@ -69,7 +69,11 @@ func (c *localCmd) config() (local.Config, error) {
 		if err != nil {
 			return local.Config{}, err
 		}
-		if err := json.Unmarshal(text, &sim.Faults); err != nil {
+		err = json.Unmarshal(text, &sim.Faults)
+		if err == nil {
+			err = mantlesim.CheckFaults(sim.Faults)
+		}
+		if err != nil {
 			return local.Config{}, fmt.Errorf("%s: %w", c.Faults, err)
 		}
 	}

@@ -7,6 +7,9 @@
 //	upwell worker   work on a queue until told to stop
 //	upwell submit   queue a file as a run
 //	upwell status   say how far a run is
+//	upwell dead     list, show and redrive dead letters
+//	upwell verify   say whether a run's account balances
+//	upwell export   write a run's results as JSON lines, CSV or Parquet
 //	upwell local    serve SQS, S3 and a simulated endpoint on loopback
 //
 // Settings are flags, then UPWELL_ variables, then a file given with --config.
@@ -52,6 +55,9 @@ type cli struct {
 	Worker workerCmd `cmd:"" help:"Work on a queue: SQS to the endpoint to S3, until told to stop."`
 	Submit submitCmd `cmd:"" help:"Queue an OpenAI batch file as a run."`
 	Status statusCmd `cmd:"" help:"Say how far a run is: answered, failed, queued, rate, tokens, cost."`
+	Verify verifyCmd `cmd:"" help:"Say whether a run's account balances: submitted, answered, failed, queued; and what is missing or double."`
+	Export exportCmd `cmd:"" help:"Write a run's results as JSON lines, CSV or Parquet: in input order, each job once."`
+	Dead   deadCmd   `cmd:"" help:"Look at dead letters, and send them back."`
 	Local  localCmd  `cmd:"" help:"Serve SQS, S3 and a simulated endpoint on loopback, for any AWS client."`
 }
 

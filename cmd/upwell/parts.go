@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -35,6 +36,9 @@ type endpointFlags struct {
 	BasePath        []string      `group:"Endpoint:" placeholder:"MODEL=PATH" env:"UPWELL_BASE_PATH" help:"Base path of the models whose name begins so, such as xai.=/openai/v1."`
 	Tier            []string      `group:"Endpoint:" default:"default" env:"UPWELL_TIER" help:"Service tiers of jobs that name none: flex, default, priority."`
 	MaxOutputTokens int           `group:"Endpoint:" default:"0" env:"UPWELL_MAX_OUTPUT_TOKENS" help:"Output limit of jobs that set none, in tokens. Set it where the model has a quota: without one its maximum is reserved."`
+	OutputCeiling   int           `group:"Endpoint:" default:"0" env:"UPWELL_OUTPUT_CEILING" help:"Output tokens that a job may be given at most, when its answer was truncated and is tried once more with four times its limit. 0: 32768."`
+	Repairs         int           `group:"Endpoint:" default:"1" env:"UPWELL_REPAIRS" help:"How often a model is asked to mend an answer that is against its schema: 0 to 3."`
+	Redact          bool          `group:"Endpoint:" env:"UPWELL_REDACT" help:"Keep what the endpoint, the model and bad messages say out of errors and logs: it may quote prompts."`
 	Prices          string        `group:"Endpoint:" type:"existingfile" placeholder:"FILE" env:"UPWELL_PRICES" help:"JSON file of prices, by model and tier, that come before the built-in ones; see worker/mantle/prices.json for the form."`
 	AttemptTimeout  time.Duration `group:"Endpoint:" default:"15m" env:"UPWELL_ATTEMPT_TIMEOUT" help:"Longest that one call may take; a call given up on is paid for all the same."`
 	HTTP1           bool          `group:"Endpoint:" name:"http1" env:"UPWELL_HTTP1" help:"Use HTTP/1.1, a connection for each call, where HTTP/2 is offered."`
@@ -69,7 +73,7 @@ func (f *endpointFlags) keyFrom(getenv func(string) string) (apiKey, bearer stri
 func (f *endpointFlags) endpoint(ctx context.Context, e env, inFlight int, load func() (aws.Config, error)) (*mantle.Client, error) {
 	cfg := mantle.Config{
 		Regions: f.Region, BaseURL: f.BaseURL, MaxOutputTokens: f.MaxOutputTokens,
-		MaxInFlight: inFlight, HTTP1: f.HTTP1, Paths: make(map[string]string),
+		MaxInFlight: inFlight, HTTP1: f.HTTP1, Redact: f.Redact, Paths: make(map[string]string),
 	}
 	for _, p := range f.BasePath {
 		model, path, ok := strings.Cut(p, "=")
@@ -178,6 +182,7 @@ func (f *paceFlags) config(ep *endpointFlags, regions []string, e env) worker.Co
 		Regions: regions, Allow: ep.AllowRegion, Tiers: ep.Tier, Escalate: f.Escalate,
 		Slots: f.Slots, Bytes: int64(f.MaxMemory) << 20,
 		MaxAttempts: f.MaxAttempts, AttemptTimeout: ep.AttemptTimeout, Log: e.log,
+		Repairs: cmp.Or(ep.Repairs, -1), OutputCeiling: ep.OutputCeiling, Redact: ep.Redact, Version: version(),
 	}
 }
 

@@ -31,6 +31,7 @@ import (
 type runCmd struct {
 	Input string `arg:"" placeholder:"INPUT" help:"OpenAI batch file (JSONL), or - for standard input."`
 	Dir   string `name:"output" short:"o" required:"" type:"path" placeholder:"DIR" help:"Folder for the results. Give the same one again to go on where a run was."`
+	schemaFlags
 	endpointFlags
 	paceFlags
 
@@ -52,7 +53,10 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 		c.RunName = file.Run()
 	}
 	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet}
-	if s.sum, err = checked(ctx, file, c.RunName); err != nil {
+	if s.schemas, err = c.read(); err != nil {
+		return fail(exitUsage, err)
+	}
+	if s.sum, err = checked(ctx, file, c.RunName, &s.schemas); err != nil {
 		return err
 	}
 	if c.Simulate {
@@ -97,6 +101,7 @@ type session struct {
 	env
 	file        *input.File
 	sum         input.Summary
+	schemas     schemas
 	dir, run    string
 	retryFailed bool
 	quiet       bool
@@ -151,7 +156,7 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 		return end, err
 	}
 	s.results = s3sink.New(objects, localBucket, "")
-	resumed, err := record(serve, s.results, s.file, s.run, s.sum)
+	resumed, err := record(serve, s.results, s.file, s.run, s.sum, &s.schemas)
 	if err != nil {
 		return end, err
 	}
@@ -273,7 +278,7 @@ func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 				return ctx.Err()
 			}
 		}
-		if batch = append(batch, outgoing(item, s.run, false)); len(batch) == handed {
+		if batch = append(batch, outgoing(item, s.run, false, &s.schemas)); len(batch) == handed {
 			if err := flush(); err != nil {
 				return err
 			}

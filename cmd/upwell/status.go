@@ -136,7 +136,7 @@ func (c *statusCmd) look(ctx context.Context, results *s3sink.Sink, queue *sqsqu
 		}
 		r.Queue = &n
 	}
-	r.finish()
+	sum.finish()
 	return r, nil
 }
 
@@ -145,6 +145,11 @@ type tally struct {
 	mu     sync.Mutex
 	report *statusReport
 	recent int
+
+	// Of error lines, all of which are read. What was paid for in vain was paid
+	// for, also of jobs that have been answered since.
+	failedUsage jobs.Usage
+	failedCost  progress.Spend
 }
 
 func (t *tally) add(res jobs.Result) {
@@ -152,7 +157,15 @@ func (t *tally) add(res jobs.Result) {
 	defer t.mu.Unlock()
 	t.report.Read++
 	t.report.Usage = t.report.Usage.Add(res.Upwell.Usage)
-	t.report.Cost.Add(res.Upwell.CostUSD)
+	t.report.Cost = t.report.Cost.Add(res.Upwell.CostUSD)
+}
+
+// spent adds what an error line has cost.
+func (t *tally) spent(res jobs.Result) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failedUsage = t.failedUsage.Add(res.Upwell.Usage)
+	t.failedCost = t.failedCost.Add(res.Upwell.CostUSD)
 }
 
 // answers counts the results, and reads all or some of them.
@@ -207,6 +220,7 @@ func (c *statusCmd) failures(ctx context.Context, results *s3sink.Sink, sum *tal
 			if err != nil {
 				return err
 			}
+			sum.spent(res)
 			answered, err := results.Has(reading, jobs.Key{Run: c.RunName, CustomID: res.CustomID})
 			if err != nil || answered {
 				return err
@@ -224,7 +238,8 @@ func (c *statusCmd) failures(ctx context.Context, results *s3sink.Sink, sum *tal
 }
 
 // finish works out what follows from the counts.
-func (r *statusReport) finish() {
+func (t *tally) finish() {
+	r := t.report
 	if r.Read > 0 && r.Read < r.Answered {
 		scale := float64(r.Answered) / float64(r.Read)
 		u := &r.Usage
@@ -234,6 +249,8 @@ func (r *statusReport) finish() {
 		r.Cost.USD *= scale
 		r.Cost.Unknown = int64(float64(r.Cost.Unknown) * scale)
 	}
+	r.Usage = r.Usage.Add(t.failedUsage)
+	r.Cost = progress.Spend{USD: r.Cost.USD + t.failedCost.USD, Unknown: r.Cost.Unknown + t.failedCost.Unknown}
 	switch {
 	case r.Submitted > 0:
 		r.Left = max(0, r.Submitted-r.Answered-r.Failed)

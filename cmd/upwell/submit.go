@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ import (
 // submitCmd queues a file as a run.
 type submitCmd struct {
 	Input string `arg:"" placeholder:"INPUT" help:"OpenAI batch file (JSONL), or - for standard input."`
+	schemaFlags
 	queueFlags
 	storageFlags
 	awsFlags
@@ -45,7 +47,11 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if c.RunName == "" {
 		c.RunName = file.Run()
 	}
-	sum, err := checked(ctx, file, c.RunName)
+	schemas, err := c.read()
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	sum, err := checked(ctx, file, c.RunName, &schemas)
 	if err != nil {
 		return err
 	}
@@ -65,11 +71,11 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return err
 	}
-	again, err := record(ctx, results, file, c.RunName, sum)
+	again, err := record(ctx, results, file, c.RunName, sum, &schemas)
 	if err != nil {
 		return err
 	}
-	if err := c.send(ctx, e, queue, file, sum.Count, again); err != nil {
+	if err := c.send(ctx, e, queue, file, sum.Count, again, &schemas); err != nil {
 		return err
 	}
 	fmt.Fprintf(e.stdout, "run %s: %d jobs queued\nnext: upwell status %s --watch\n", c.RunName, sum.Count, c.RunName)
@@ -77,9 +83,12 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 }
 
 // checked reads the whole file before anything is done with it.
-func checked(ctx context.Context, file *input.File, run string) (input.Summary, error) {
-	fits := func(line []byte) error {
-		text, err := jobs.InRun(line, run)
+func checked(ctx context.Context, file *input.File, run string, s *schemas) (input.Summary, error) {
+	fits := func(job jobs.Job, line []byte) error {
+		if err := s.check(job); err != nil {
+			return err
+		}
+		text, err := dressed(job, line, run, s)
 		if err != nil {
 			return err
 		}
@@ -94,21 +103,60 @@ func checked(ctx context.Context, file *input.File, run string) (input.Summary, 
 
 // record stores what is submitted, and reports whether it has been
 // before: then every job may be queued, or answered, already.
-func record(ctx context.Context, results *s3sink.Sink, file *input.File, run string, sum input.Summary) (again bool, err error) {
+//
+// The index of ids comes before the manifest, and the manifest before any job. So
+// where there is a manifest there is a whole index, and whatever a kill left
+// undone is done when the same input is submitted again.
+func record(ctx context.Context, results *s3sink.Sink, file *input.File, run string, sum input.Summary, s *schemas) (again bool, err error) {
 	m := sink.Manifest{
 		Run: run, Created: time.Now().UTC(), Count: sum.Count, Input: filepath.Base(file.Name), InputSHA256: sum.SHA256,
-		Models: slices.Sorted(maps.Keys(sum.Models)),
+		IDParts: sink.IDParts(sum.Count), Models: slices.Sorted(maps.Keys(sum.Models)),
+		Schemas: s.byName,
 	}
-	stored, err := results.PutManifest(ctx, m)
-	if errors.Is(err, s3sink.ErrOtherRun) {
-		return false, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s: choose another name with --run",
+	stored, err := results.Manifest(ctx, run)
+	if err == nil && !stored.Same(m) {
+		err = s3sink.ErrOtherRun
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		if err = index(ctx, results, file, m); err == nil {
+			stored, err = results.PutManifest(ctx, m)
+		}
+	}
+	switch {
+	case errors.Is(err, s3sink.ErrOtherRun):
+		return false, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s, and the input or the schemas differ: choose another name with --run",
 			run, stored.Count, stored.Input, stored.Created.Format(time.DateTime)))
+	case ctx.Err() != nil:
+		return false, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
 	}
 	return !stored.Created.Equal(m.Created), fail(exitConfig, err)
 }
 
+// index stores the ids of the run, in the order of the file. It holds one part of
+// them.
+func index(ctx context.Context, results *s3sink.Sink, file *input.File, m sink.Manifest) error {
+	var ids []string
+	part := 0
+	for item, err := range file.Jobs(m.Run) {
+		if err != nil {
+			return err
+		}
+		if ids = append(ids, item.Job.CustomID); len(ids) < m.IDsIn(part) {
+			continue
+		}
+		if err := results.PutIDs(ctx, m.Run, m.InputSHA256, part, ids); err != nil {
+			return err
+		}
+		ids, part = ids[:0], part+1
+	}
+	if len(ids) > 0 || part != m.IDParts {
+		return fmt.Errorf("%s: changed since it was checked: it had %d jobs", file.Name, m.Count)
+	}
+	return nil
+}
+
 // send queues the jobs, several batches at a time.
-func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file *input.File, total int, again bool) error {
+func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file *input.File, total int, again bool, s *schemas) error {
 	if again {
 		fmt.Fprintf(e.stderr, "run %s was submitted before: jobs that have an answer will not be paid for again\n", c.RunName)
 	}
@@ -126,7 +174,7 @@ func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file
 			_ = g.Wait()
 			return c.stopped(ctx, queued, total, err)
 		}
-		batch = append(batch, outgoing(item, c.RunName, again))
+		batch = append(batch, outgoing(item, c.RunName, again, s))
 		if len(batch) == handed {
 			flush()
 		}
@@ -158,11 +206,21 @@ func (c *submitCmd) stopped(ctx context.Context, queued, total int, err error) e
 		err, queued, total))
 }
 
-// outgoing is a job on its way to the queue, with its run's name on it.
-func outgoing(item input.Item, run string, again bool) sqsqueue.Outgoing {
-	text, err := jobs.InRun(item.Text, run)
+// outgoing is a job on its way to the queue.
+func outgoing(item input.Item, run string, again bool, s *schemas) sqsqueue.Outgoing {
+	text, err := dressed(item.Job, item.Text, run, s)
 	if err != nil { // it was checked
 		text = item.Text
 	}
 	return sqsqueue.Outgoing{Body: bytes.Clone(text), Again: again}
+}
+
+// dressed returns the text of a job with its run's name on it, and the run's schema
+// if it has none.
+func dressed(job jobs.Job, text []byte, run string, s *schemas) ([]byte, error) {
+	text, err := s.give(job, text)
+	if err != nil {
+		return nil, err
+	}
+	return jobs.InRun(text, run)
 }

@@ -48,7 +48,7 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 	err = w.Run(ctx)
 	n := meter.Counts()
 	e.log.Info("worker stopped", "stored", n.Stored, "dead_lettered", n.Buried, "answered_before", n.Duplicate, //nolint:sloglint // ctx is done
-		"released", n.Released, "refused", n.Refused, "cost_usd", n.Cost.USD, "unpriced_calls", n.Cost.Unknown)
+		"released", n.Released, "refused", n.Refused, "repairs", n.Repairs, "extensions", n.Extensions, "cost_usd", n.Cost.USD, "unpriced_calls", n.Cost.Unknown)
 	if err != nil {
 		return fail(exitConfig, err)
 	}

@@ -170,8 +170,8 @@ type Summary struct {
 
 // Check reads the whole file as jobs of the run, and returns an [*InvalidError]
 // if any line is not one, is not of the run, has an id that an earlier line has,
-// or does not satisfy fits.
-func Check(ctx context.Context, f *File, run string, fits func([]byte) error) (Summary, error) {
+// or of which fits, which is given the job as well, reports an error.
+func Check(ctx context.Context, f *File, run string, fits func(jobs.Job, []byte) error) (Summary, error) {
 	sum := Summary{Models: make(map[string]int)}
 	bad := &InvalidError{File: f.Name}
 	report := func(p Problem) {
@@ -214,10 +214,10 @@ func Check(ctx context.Context, f *File, run string, fits func([]byte) error) (S
 	return sum, nil
 }
 
-func check(line Line, run string, fits func([]byte) error) (jobs.Job, *Problem) {
+func check(line Line, run string, fits func(jobs.Job, []byte) error) (jobs.Job, *Problem) {
 	job, err := jobs.Parse(line.Text, run)
 	if err == nil {
-		err = fits(line.Text)
+		err = fits(job, line.Text)
 	}
 	if e, ok := errors.AsType[*jobs.FormatError](err); ok {
 		return job, &Problem{line.N, e.Field, e.Reason}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"upwell/cmd/internal/input"
+	"upwell/jobs"
 )
 
 func job(id, more string) string {
@@ -28,7 +29,7 @@ func file(t *testing.T, lines ...string) *input.File {
 	return f
 }
 
-func fits(b []byte) error {
+func fits(_ jobs.Job, b []byte) error {
 	if len(b) > 1000 {
 		return errors.New("too long for the queue")
 	}

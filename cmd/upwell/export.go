@@ -1,0 +1,398 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/progress"
+	"upwell/sink"
+	"upwell/sink/account"
+	"upwell/sink/s3sink"
+	"upwell/sink/table"
+)
+
+// exportCmd writes a run's lines as tables.
+type exportCmd struct {
+	RunName string `arg:"" name:"run" placeholder:"RUN" help:"Name of the run."`
+	Output  string `name:"output" short:"o" required:"" placeholder:"FILE|DIR/|s3://…" help:"File to write, or folder (it exists, or ends in /), or place in a bucket, for files part-00000 and so on and _SUCCESS."`
+	readFlags
+
+	Format       string   `short:"f" enum:",jsonl,csv,parquet" default:"" placeholder:"FORMAT" help:"jsonl, csv or parquet. Default: what the file's name ends in."`
+	Columns      []string `placeholder:"NAME=PATH:TYPE" help:"Columns to write, separated by commas; NAME and TYPE may be left out. Default: all of them, and for jsonl the stored lines as they are."`
+	PartitionBy  []string `enum:"run,date" placeholder:"run,date" help:"Folders in Hive's layout, run=NAME/date=DAY: by run, by the day (UTC) that a job was finished, or both."`
+	MaxFileMiB   int      `name:"max-file-mib" default:"0" placeholder:"256" help:"Begin a new file at about so many MiB, 4096 at most. A single FILE has no bound."`
+	Unordered    bool     `help:"Write rows in the order of storage, which needs no index of the submitted ids, instead of that of the input."`
+	AnsweredOnly bool     `help:"Leave out jobs that failed."`
+	AllowPartial bool     `help:"Export what there is of a run that does not balance, or is not finished, and say so in _SUCCESS."`
+	Quiet        bool     `short:"q" help:"No progress."`
+}
+
+// Help says what a table has.
+func (c *exportCmd) Help() string {
+	return `Writes each submitted job once, in the order of the input: its answer, or else the reason why it has none. The run's account is drawn
+up before (see upwell verify); if a job is missing, nothing is written and the exit code is 1.
+
+  upwell export nightly --bucket results -o nightly.parquet
+  upwell export nightly --dir out -o nightly.csv --columns custom_id,status,risk=output.summary.risk:int64
+  upwell export nightly --bucket results -o s3://lake/reviews/ --format parquet --partition-by run,date
+
+Columns are custom_id and status (answered or failed); the fields of the run's JSON Schema, those of objects within as outer_inner, or
+output_text and output when the run has no schema or several; then model, tier, region, input_tokens, cached_tokens, output_tokens,
+reasoning_tokens, cost_usd, repairs, attempts, request_id, input_sha256, finished, run, error_code and error_message. A PATH is one of
+these, or goes into the answer, as output.parties[0].name does. A TYPE is string, int64, double, bool, date, timestamp or json, or one of
+them with [] for a list; by default it is what the schema says, or else string. A value that does not fit is an error that names the job.
+
+jsonl without --columns has the stored lines byte for byte: OpenAI's output and error lines. In csv, null is the empty field.
+
+A FILE appears when it is whole. A folder is whole when it has _SUCCESS: an export over an earlier one of the same run removes that
+first, then the old files, and writes it anew at the end. With --partition-by run, each run=NAME has its own, so one table can have many
+runs. It is read with, for example, DuckDB:
+
+  select status, count(*) from read_parquet('reviews/**/*.parquet', hive_partitioning = true) group by all`
+}
+
+const (
+	// exportWindow is how many lines are read at once: at 20 ms each, 128 make 6,000
+	// a second.
+	exportWindow = 128
+
+	// exportBytes bounds the lines that are read and not yet written.
+	exportBytes = 64 << 20
+
+	// defaultFile is the size of a file in a folder, in MiB: what Athena and Spark
+	// like to read, and not too much to write again.
+	defaultFile = 256
+
+	// maxFile leaves room for the last row group below the 5 GiB that S3 takes at
+	// once.
+	maxFile = 4096
+)
+
+// Run exports the run.
+func (c *exportCmd) Run(ctx context.Context, e env) error {
+	layout, err := c.layout()
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	from, err := c.open(ctx, e, exportWindow)
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	x := &export{exportCmd: c, env: e, from: from}
+	if err := x.survey(ctx); err != nil {
+		return x.stopped(ctx, err)
+	}
+	x.table, err = c.table(x.manifest, layout.Format)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	target, err := c.target(ctx)
+	if err != nil {
+		return err
+	}
+	layout.Meta = map[string]string{"upwell.run": c.RunName, "upwell.version": version(), "upwell.partial": fmt.Sprint(x.partial)}
+	return x.stopped(ctx, x.write(ctx, target, layout))
+}
+
+// layout returns what the flags say about files, as far as they make sense together.
+func (c *exportCmd) layout() (l table.Layout, err error) {
+	l.Format = table.Format(c.Format)
+	if c.Format == "" {
+		var ok bool
+		if l.Format, ok = table.FormatOf(c.Output); !ok {
+			return l, fmt.Errorf("--format: want jsonl, csv or parquet, as the name %s does not say which", c.Output)
+		}
+	}
+	switch by := strings.Join(c.PartitionBy, ","); by {
+	case "", "run":
+	case "date", "run,date":
+		l.ByDate = true
+	default:
+		return l, fmt.Errorf("--partition-by %s: want run, date, or run,date", by)
+	}
+	switch single := c.single(); {
+	case c.MaxFileMiB < 0 || c.MaxFileMiB > maxFile:
+		return l, fmt.Errorf("--max-file-mib %d: want 1 to %d", c.MaxFileMiB, maxFile)
+	case single && c.MaxFileMiB > 0:
+		return l, fmt.Errorf("--max-file-mib is for many files: end %s in / to make a folder of it", c.Output)
+	case single && len(c.PartitionBy) > 0:
+		return l, fmt.Errorf("--partition-by makes folders: end %s in / to make one of it", c.Output)
+	case !single:
+		l.FileSize = int64(cmp.Or(c.MaxFileMiB, defaultFile)) << 20
+	}
+	return l, nil
+}
+
+// single reports whether the output is one file.
+func (c *exportCmd) single() bool {
+	if strings.HasPrefix(c.Output, "s3://") || strings.HasSuffix(c.Output, "/") || strings.HasSuffix(c.Output, string(filepath.Separator)) {
+		return false
+	}
+	info, err := os.Stat(c.Output)
+	return err != nil || !info.IsDir()
+}
+
+// table returns the table that the flags and the run's schema make.
+func (c *exportCmd) table(m sink.Manifest, format table.Format) (*table.Table, error) {
+	if len(c.Columns) == 0 && format == table.JSONL {
+		return table.New(nil), nil
+	}
+	catalog, err := table.NewCatalog(m.Schemas, c.PartitionBy...)
+	if err != nil && len(c.Columns) == 0 {
+		return nil, err
+	}
+	columns := catalog.Default(c.PartitionBy...)
+	if len(c.Columns) > 0 {
+		if columns, err = catalog.Choose(c.Columns); err != nil {
+			return nil, fmt.Errorf("--columns: %w", err)
+		}
+	}
+	for _, col := range columns {
+		if slices.ContainsFunc(c.PartitionBy, func(by string) bool { return strings.EqualFold(by, col.Name) }) {
+			return nil, fmt.Errorf("--columns: %s is in the names of the folders: call the column otherwise, as in other=%s", col.Name, col.Name)
+		}
+	}
+	return table.New(columns), nil
+}
+
+// target returns where the files go. The bucket, if it is one, has been seen to be
+// there.
+func (c *exportCmd) target(ctx context.Context) (table.Target, error) {
+	if url, ok := strings.CutPrefix(c.Output, "s3://"); ok {
+		conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile})
+		if err != nil {
+			return nil, fail(exitConfig, err)
+		}
+		bucket, prefix, _ := strings.Cut(url, "/")
+		folder := s3sink.NewFolder(s3sink.NewClient(conf), bucket, strings.Trim(prefix, "/")+c.runFolder())
+		return folder, fail(exitConfig, folder.Check(ctx))
+	}
+	if c.single() {
+		_, err := os.Stat(filepath.Dir(c.Output))
+		return table.File(c.Output), fail(exitUsage, err)
+	}
+	folder, err := table.NewFolder(filepath.Join(c.Output, c.runFolder()))
+	return folder, fail(exitUsage, err)
+}
+
+// runFolder returns the part of a path that partitions by run, or nothing.
+func (c *exportCmd) runFolder() string {
+	if !slices.Contains(c.PartitionBy, "run") {
+		return ""
+	}
+	return "/run=" + hive(c.RunName)
+}
+
+// hive returns a value as Hive writes it in a path. It is always the name of one
+// folder.
+func hive(value string) string {
+	var b strings.Builder
+	for _, r := range []byte(value) {
+		if r <= ' ' || r >= 0x7f || strings.IndexByte(`"#%'*/:=?\{}[]^`, r) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", r)
+		} else {
+			b.WriteByte(r)
+		}
+	}
+	return b.String()
+}
+
+// An export is one call of the verb.
+type export struct {
+	*exportCmd
+	env
+	from     reading
+	manifest sink.Manifest
+	report   account.Report
+	partial  bool
+	table    *table.Table
+}
+
+// survey finds out what there is to export, and refuses what is not all there.
+func (x *export) survey(ctx context.Context) (err error) {
+	if x.manifest, err = x.from.Manifest(ctx, x.RunName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail(exitConfig, err)
+	}
+	opts := account.Options{Progress: new(account.Progress)}
+	if x.from.queue != nil {
+		opts.Queued = func(ctx context.Context) (int, error) {
+			n, err := x.from.queue.Counts(ctx)
+			return n.Total(), err
+		}
+	}
+	stop := func() {}
+	if !x.Quiet {
+		stop = watch(x.env, opts.Progress)
+	}
+	x.report, err = account.Check(ctx, x.from, x.RunName, opts)
+	stop()
+	x.partial = err != nil || !x.report.Balanced() || x.report.StillQueued.Count > 0
+	switch {
+	case errors.Is(err, sink.ErrNoIndex):
+		return x.unlisted(ctx)
+	case err != nil && !(errors.Is(err, sink.ErrBadIndex) && x.Unordered && x.AllowPartial):
+		return (&verifyCmd{RunName: x.RunName, readFlags: x.readFlags}).explain(ctx, err)
+	case x.partial && !x.AllowPartial:
+		return x.refuse()
+	default:
+		return nil
+	}
+}
+
+// unlisted decides about a run of which nothing says what was submitted.
+func (x *export) unlisted(ctx context.Context) error {
+	if x.Unordered && x.AllowPartial {
+		for _, kind := range []sink.Kind{sink.Results, sink.Errors} {
+			if shards, err := x.from.Shards(ctx, x.RunName, kind); err != nil || len(shards) > 0 {
+				return fail(exitConfig, err)
+			}
+		}
+		return fail(exitUsage, fmt.Errorf("run %q: there is no such run in this bucket", x.RunName))
+	}
+	return fail(exitConfig, fmt.Errorf("run %q: nothing here says what was submitted, so nobody can tell whether all of it is there: correct the run's name, "+
+		"bucket or prefix, or export what is stored with --unordered --allow-partial", x.RunName))
+}
+
+// refuse says why a run is not exported.
+func (x *export) refuse() error {
+	r, w := &x.report, x.stderr
+	fmt.Fprintf(w, "run %s\n", x.RunName)
+	progress.Table(w, accountRows(r))
+	for _, f := range (&verifyCmd{RunName: x.RunName, readFlags: x.readFlags}).findings(r) {
+		f.print(w)
+	}
+	if r.StillQueued.Count > 0 {
+		return fail(exitFailed, fmt.Errorf("%d jobs of run %s are still queued: wait for them (upwell status %s --watch), or export what there is with --allow-partial; nothing was written",
+			r.StillQueued.Count, x.RunName, x.RunName))
+	}
+	return fail(exitFailed, errors.New("the account does not balance: see above what to do, or export what there is with --allow-partial; nothing was written"))
+}
+
+// stopped says what became of an export that was not finished.
+func (x *export) stopped(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	if x.single() {
+		return fail(exitInterrupted, errors.New("interrupted; nothing was written"))
+	}
+	return fail(exitInterrupted, errors.New("interrupted: without _SUCCESS, what was written is not complete; run the same command again to write it anew"))
+}
+
+// write writes the table, and says how much it was.
+func (x *export) write(ctx context.Context, target table.Target, layout table.Layout) error {
+	start := time.Now()
+	if err := x.begin(ctx, target); err != nil {
+		return err
+	}
+	parts := table.NewParts(x.table, target, layout)
+	defer parts.Discard()
+	n, err := x.rows(ctx, parts)
+	if err != nil {
+		return err
+	}
+	if err := x.agrees(n); err != nil {
+		return fail(exitFailed, err)
+	}
+	if err := parts.Close(ctx); err != nil {
+		return fail(exitConfig, err)
+	}
+	if !x.single() {
+		if err := table.Finish(ctx, target, x.success(n, parts, layout)); err != nil {
+			return fail(exitConfig, err)
+		}
+	}
+	x.conclude(n, parts, time.Since(start))
+	return nil
+}
+
+// begin makes a folder ready. A single file is not there until it is whole, and
+// what was there before stays until then.
+func (x *export) begin(ctx context.Context, target table.Target) error {
+	if x.single() {
+		return nil
+	}
+	err := table.Begin(ctx, target, x.RunName)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, table.ErrForeign):
+		return fail(exitUsage, fmt.Errorf("%s: %w", x.Output, err))
+	default:
+		return fail(exitConfig, fmt.Errorf("%s: %w", x.Output, err))
+	}
+}
+
+// agrees verifies that what was written is what the account has. Of a run that
+// is not finished there may be more by now.
+func (x *export) agrees(n counts) error {
+	want := x.report.Answered
+	if !x.AnsweredOnly {
+		want += x.report.Failed
+	}
+	if got := n.answered + n.failed; got < want || got > want && !x.partial {
+		return fmt.Errorf("%d rows were read, but the account has %d jobs: the run changed in the meantime, so the export is not finished; run the same command again", got, want)
+	}
+	return nil
+}
+
+func (x *export) success(n counts, parts *table.Parts, layout table.Layout) table.Success {
+	s := table.Success{
+		Run: x.RunName, Format: layout.Format, Rows: n.answered + n.failed, Answered: n.answered, Failed: n.failed,
+		Partial: x.partial, Files: parts.Files, Bytes: parts.Bytes, Version: version(),
+	}
+	if x.partial && !x.AnsweredOnly {
+		s.Missing = max(0, x.report.Submitted-s.Rows)
+	}
+	for _, c := range x.table.Columns {
+		s.Columns = append(s.Columns, c.Name)
+	}
+	return s
+}
+
+// conclude prints the last line.
+func (x *export) conclude(n counts, parts *table.Parts, took time.Duration) {
+	rows := n.answered + n.failed
+	fmt.Fprintf(x.stdout, "run %s: %d rows (%d answered, %d failed), %s in %s, %.1f s, %.0f rows/s: %s\n",
+		x.RunName, rows, n.answered, n.failed, mebibytes(parts.Bytes), files(parts.Files), took.Seconds(), float64(rows)/took.Seconds(), x.Output)
+	if x.partial {
+		fmt.Fprintf(x.stdout, "this is not all of the run: %d jobs were submitted\n", x.report.Submitted)
+	}
+	x.warn(n)
+}
+
+// warn says what may not have been meant.
+func (x *export) warn(n counts) {
+	if len(x.Columns) == 0 && n.bare > 0 {
+		fmt.Fprintf(x.stderr, "upwell: %d answers have none of the schema's fields: see what they are with --columns custom_id,output_text\n", n.bare)
+	}
+	for i, c := range x.table.Columns {
+		if rows := n.answered + n.failed; len(x.Columns) > 0 && rows > 0 && n.nulls[i] == rows {
+			fmt.Fprintf(x.stderr, "upwell: column %s is null in every row: is its path right?\n", c.Name)
+		}
+	}
+}
+
+func files(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
+}
+
+func mebibytes(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"upwell/cmd/internal/ordered"
+	"upwell/cmd/internal/progress"
+	"upwell/jobs"
+	"upwell/sink"
+	"upwell/sink/s3sink"
+	"upwell/sink/table"
+)
+
+// counts is what was written.
+type counts struct {
+	answered, failed int
+	bare             int   // answers of which no column has anything
+	nulls            []int // by column
+}
+
+// rows writes a row for each job.
+func (x *export) rows(ctx context.Context, parts *table.Parts) (n counts, err error) {
+	n.nulls = make([]int, len(x.table.Columns))
+	source := x.submitted(ctx)
+	if x.Unordered {
+		source = x.stored(ctx)
+	}
+	var done atomic.Int64
+	stop := x.show(&done)
+	defer stop()
+	for r, err := range ordered.Map(ctx, source, ordered.Limits{Window: exportWindow, Bytes: exportBytes}, x.row) {
+		if err != nil {
+			return n, err
+		}
+		if r.Line == nil {
+			continue
+		}
+		if err := parts.Write(ctx, r); err != nil {
+			return n, fail(exitConfig, err)
+		}
+		n.add(x.table, r)
+		done.Add(1)
+	}
+	return n, nil
+}
+
+func (n *counts) add(t *table.Table, r table.Row) {
+	if r.Answered {
+		n.answered++
+	} else {
+		n.failed++
+	}
+	if t.Bare(r) {
+		n.bare++
+	}
+	for i := range n.nulls {
+		if r.Null(i) {
+			n.nulls[i]++
+		}
+	}
+}
+
+// A line is one that is to be read: that of a job, or one that a listing found.
+type line struct {
+	customID string
+	kind     sink.Kind // of object
+	object   s3sink.Object
+}
+
+// submitted yields the jobs in the order of the input.
+func (x *export) submitted(ctx context.Context) iter.Seq2[line, error] {
+	return func(yield func(line, error) bool) {
+		for id, err := range x.from.IDs(ctx, x.manifest) {
+			if !yield(line{customID: id}, fail(exitConfig, err)) {
+				return
+			}
+		}
+	}
+}
+
+// listers is how many shards are listed at once. Each page has 1,000 lines, so a few
+// keep all readers busy.
+const listers = 8
+
+// stored yields the lines in storage, several shards at a time.
+func (x *export) stored(ctx context.Context) iter.Seq2[line, error] {
+	return func(yield func(line, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		found := make(chan line) // the listers send; closed when they are done
+		var listing sync.WaitGroup
+		var err error
+		listing.Go(func() {
+			defer close(found)
+			err = x.list(ctx, found)
+		})
+		defer listing.Wait()
+		defer cancel()
+		for l := range found {
+			if !yield(l, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(line{}, fail(exitConfig, err))
+		}
+	}
+}
+
+// list sends what is stored.
+func (x *export) list(ctx context.Context, found chan<- line) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(listers)
+	for _, kind := range x.kinds() {
+		shards, err := x.from.Shards(ctx, x.RunName, kind)
+		if err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		for _, shard := range shards {
+			g.Go(func() error { return x.listShard(ctx, kind, shard, found) })
+		}
+	}
+	return g.Wait()
+}
+
+// kinds are the kinds of lines that are exported.
+func (x *export) kinds() []sink.Kind {
+	if x.AnsweredOnly {
+		return []sink.Kind{sink.Results}
+	}
+	return []sink.Kind{sink.Results, sink.Errors}
+}
+
+func (x *export) listShard(ctx context.Context, kind sink.Kind, shard byte, found chan<- line) error {
+	for o, err := range x.from.ListShard(ctx, x.RunName, kind, shard) {
+		if err != nil {
+			return err
+		}
+		if o.Key.CustomID == "" && !o.Whole {
+			continue // no line: the account has it
+		}
+		select {
+		case found <- line{kind: kind, object: o}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// row reads a line and makes a row of it. It is empty where there is none to be
+// written.
+func (x *export) row(ctx context.Context, l line) (table.Row, int, error) {
+	text, kind, err := x.read(ctx, l)
+	if err != nil {
+		return table.Row{}, 0, fail(exitConfig, err)
+	}
+	if text == nil {
+		return table.Row{}, 0, nil
+	}
+	r, err := x.table.Row(text, kind == sink.Results)
+	if err == nil && l.customID != "" && r.CustomID != l.customID {
+		err = fmt.Errorf("job %q: the line in its place is of %q: see upwell verify %s --read", l.customID, r.CustomID, x.RunName)
+	}
+	return r, r.Size(), fail(exitFailed, err)
+}
+
+// read reads a line. There may be none: the job failed and only answers are wanted,
+// an error line is history, or the job is missing, which the account knows.
+func (x *export) read(ctx context.Context, l line) (text []byte, kind sink.Kind, err error) {
+	key := jobs.Key{Run: x.RunName, CustomID: l.customID}
+	switch {
+	case x.Unordered:
+		text, err := x.from.ReadStanding(ctx, l.kind, l.object)
+		return text, l.kind, err
+	case x.AnsweredOnly:
+		text, err = x.from.ReadRaw(ctx, sink.Results, key)
+		kind = sink.Results
+	default:
+		text, kind, err = x.from.Settled(ctx, key)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, kind, nil
+	}
+	return text, kind, err
+}
+
+// show shows on a terminal how far the export is, until it is told to stop.
+func (x *export) show(done *atomic.Int64) (stop func()) {
+	if x.Quiet || !x.terminal {
+		return func() {}
+	}
+	end := make(chan struct{})
+	start, total := time.Now(), int64(x.report.Answered+x.report.Failed)
+	var showing sync.WaitGroup
+	showing.Go(func() {
+		t := time.NewTicker(250 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-end:
+				fmt.Fprintf(x.stderr, "\r%*s\r", 70, "")
+				return
+			case <-t.C:
+				fmt.Fprintf(x.stderr, "\r%-70s", exportLine(done.Load(), total, time.Since(start)))
+			}
+		}
+	})
+	return func() { close(end); showing.Wait() }
+}
+
+// exportLine words how far the export is.
+func exportLine(done, total int64, elapsed time.Duration) string {
+	rate := float64(done) / elapsed.Seconds()
+	text := fmt.Sprintf("%d rows · %.0f rows/s", done, rate)
+	if total > 0 {
+		text = fmt.Sprintf("%d/%d rows (%d%%) · %.0f rows/s", done, total, 100*done/total, rate)
+	}
+	if left := total - done; left > 0 && done > 0 {
+		text += " · ETA " + progress.Duration(time.Duration(float64(left)/rate*float64(time.Second)))
+	}
+	return text
+}

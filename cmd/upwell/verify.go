@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"strconv"
+	"sync"
+	"time"
+
+	"upwell/cmd/internal/input"
+	"upwell/cmd/internal/progress"
+	"upwell/jobs"
+	"upwell/sink"
+	"upwell/sink/account"
+)
+
+// verifyCmd draws up the account of a run.
+type verifyCmd struct {
+	RunName string `arg:"" name:"run" placeholder:"RUN" help:"Name of the run."`
+	readFlags
+
+	Input string `type:"existingfile" placeholder:"FILE" help:"OpenAI batch file that was submitted, for a run without an index of its ids: one that upwell submit and upwell run did not start."`
+	Read  bool   `help:"Read every line as well, and verify that it is JSON, of that job and run, with an answer or an error."`
+	JSON  bool   `name:"json" help:"Print JSON."`
+}
+
+// Help says what is compared.
+func (c *verifyCmd) Help() string {
+	return `Compares what was submitted with what is stored. The account balances, and the exit code is 0, when every submitted job has
+a result, or an error line, or may still be in the queue, and nothing is there twice or for a job that nobody submitted.
+
+  upwell verify nightly --bucket results --queue jobs
+  upwell verify nightly --dir out             # after upwell run nightly.jsonl -o out
+  upwell verify nightly --bucket results --input nightly.jsonl --read
+
+Names are listed, 1,000 to a request, and only --read reads answers. Memory stays at some tens of MiB for any number of jobs; the ids
+take their size in the folder for temporary files (TMPDIR).`
+}
+
+// connections is how many requests verify has under way: listings and reads.
+const connections = 96
+
+// Run verifies the run.
+func (c *verifyCmd) Run(ctx context.Context, e env) error {
+	from, err := c.open(ctx, e, connections)
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	opts := account.Options{Read: c.Read, Progress: new(account.Progress)}
+	if from.queue != nil {
+		opts.Queued = func(ctx context.Context) (int, error) {
+			n, err := from.queue.Counts(ctx)
+			return n.Total(), err
+		}
+	}
+	if c.Input != "" {
+		file, err := input.Open(c.Input, e.stdin)
+		if err != nil {
+			return fail(exitUsage, err)
+		}
+		defer file.Close()
+		if opts.IDs, err = c.submitted(ctx, file, from); err != nil {
+			return err
+		}
+	}
+	stop := watch(e, opts.Progress)
+	report, err := account.Check(ctx, from, c.RunName, opts)
+	stop()
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	if err := c.print(e, &report); err != nil {
+		return err
+	}
+	if !report.Balanced() {
+		return &failure{code: exitFailed}
+	}
+	return nil
+}
+
+// submitted returns the ids of the input file, after comparing it with what was
+// submitted under that name, if anything was.
+func (c *verifyCmd) submitted(ctx context.Context, file *input.File, from reading) (iter.Seq2[string, error], error) {
+	sum, err := input.Check(ctx, file, c.RunName, func(jobs.Job, []byte) error { return nil }) // only its ids matter
+	if ctx.Err() != nil {
+		return nil, fail(exitInterrupted, errors.New("interrupted"))
+	}
+	if err != nil {
+		return nil, fail(exitUsage, err)
+	}
+	m, err := from.Manifest(ctx, c.RunName)
+	switch {
+	case err == nil && m.InputSHA256 != sum.SHA256:
+		return nil, fail(exitUsage, fmt.Errorf("%s is not what run %q was submitted with: leave out --input, or give that file (%s)", file.Name, c.RunName, m.Input))
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fail(exitConfig, err)
+	}
+	return func(yield func(string, error) bool) {
+		for item, err := range file.Jobs(c.RunName) {
+			if !yield(item.Job.CustomID, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// explain says why there is no account.
+func (c *verifyCmd) explain(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fail(exitInterrupted, errors.New("interrupted"))
+	case errors.Is(err, sink.ErrNoIndex):
+		return fail(exitConfig, fmt.Errorf("run %q: nothing here says what was submitted, so there is nothing to compare with: "+
+			"correct the run's name, bucket or prefix, or give the file that was submitted with --input FILE", c.RunName))
+	case errors.Is(err, sink.ErrBadIndex):
+		return fail(exitFailed, err)
+	default:
+		return fail(exitConfig, err)
+	}
+}
+
+// watch shows on a terminal how far the check is, until it is told to stop.
+func watch(e env, p *account.Progress) (stop func()) {
+	if !e.terminal {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var showing sync.WaitGroup
+	showing.Go(func() {
+		t := time.NewTicker(200 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				fmt.Fprintf(e.stderr, "\r%*s\r", 70, "")
+				return
+			case <-t.C:
+				fmt.Fprintf(e.stderr, "\r%d ids · %d of 256 shards compared · %d lines read", p.IDs.Load(), p.Shards.Load(), p.Lines.Load())
+			}
+		}
+	})
+	return func() { close(done); showing.Wait() }
+}
+
+func (c *verifyCmd) print(e env, r *account.Report) error {
+	if c.JSON {
+		return json.NewEncoder(e.stdout).Encode(struct {
+			*account.Report
+			Balanced bool `json:"balanced"`
+		}{r, r.Balanced()})
+	}
+	fmt.Fprintf(e.stdout, "run %s", r.Run)
+	if !r.Created.IsZero() {
+		fmt.Fprintf(e.stdout, ", submitted %s", r.Created.Local().Format(time.DateTime))
+	}
+	fmt.Fprintln(e.stdout)
+	progress.Table(e.stdout, accountRows(r))
+	if r.Balanced() {
+		fmt.Fprintln(e.stdout, "the account balances")
+		return nil
+	}
+	fmt.Fprintln(e.stdout, "the account does not balance")
+	for _, f := range c.findings(r) {
+		f.print(e.stdout)
+	}
+	return nil
+}
+
+// accountRows words the counts.
+func accountRows(r *account.Report) []progress.Row {
+	rows := []progress.Row{
+		{Name: "submitted", Value: strconv.Itoa(r.Submitted)},
+		{Name: "answered", Value: ratio(r.Answered, r.Submitted)},
+		{Name: "failed", Value: strconv.Itoa(r.Failed)},
+		{Name: "still queued", Value: strconv.Itoa(r.StillQueued.Count)},
+		{Name: "missing", Value: strconv.Itoa(r.Missing.Count)},
+		{Name: "double", Value: strconv.Itoa(r.Double.Count)},
+		{Name: "unknown", Value: strconv.Itoa(r.Unknown.Count)},
+	}
+	if r.Read > 0 {
+		rows = append(rows, progress.Row{Name: "damaged", Value: fmt.Sprintf("%d of %d lines read", r.Damaged.Count, r.Read)})
+	}
+	if r.Superseded.Count > 0 {
+		rows = append(rows, progress.Row{Name: "superseded", Value: fmt.Sprintf("%d error lines of jobs that were answered after all", r.Superseded.Count)})
+	}
+	if r.Queue != nil {
+		rows = append(rows, progress.Row{Name: "queue", Value: fmt.Sprintf("%d messages (all runs, approximately)", *r.Queue)})
+	}
+	return rows
+}
+
+// A finding is one thing that is wrong, and what to do about it.
+type finding struct {
+	account.Finding
+	what, next string
+}
+
+// findings lists what is wrong.
+func (c *verifyCmd) findings(r *account.Report) []finding {
+	resume := "submit the same input again; what has an answer is not paid for twice"
+	switch {
+	case c.Dir != "":
+		resume = "run the same command again; what has an answer is not paid for twice"
+	case r.Queue == nil:
+		resume = "give --queue to count what waits there; if nothing does, " + resume
+	default:
+		resume = fmt.Sprintf("the queue has %d messages, which is not enough; look into the dead-letter queue, then %s", *r.Queue, resume)
+	}
+	return []finding{
+		{r.Missing, "missing: neither a result nor an error is stored, where it should be", resume},
+		{r.Double, "double", "compare the objects, and remove those that are not in their place; for an id that is submitted twice, submit the same input again"},
+		{r.Unknown, "unknown: stored, and not of a job that was submitted", "see who else uses the name of this run; then remove them, or move them to a run of their own"},
+		{r.Damaged, "damaged", "remove them, and " + resume},
+	}
+}
+
+func (f finding) print(w io.Writer) {
+	if f.Count == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%d %s\n", f.Count, f.what)
+	for _, e := range f.Examples {
+		fmt.Fprintf(w, "  %s", e.Path)
+		if e.CustomID != "" {
+			fmt.Fprintf(w, "  %q", e.CustomID)
+		}
+		if e.Note != "" {
+			fmt.Fprintf(w, "  (%s)", e.Note)
+		}
+		fmt.Fprintln(w)
+	}
+	if more := f.Count - len(f.Examples); more > 0 {
+		fmt.Fprintf(w, "  … and %d more\n", more)
+	}
+	fmt.Fprintf(w, "  next: %s\n", f.next)
+}
