@@ -32,18 +32,19 @@ const anything = "*"
 // AWS or HTTP, the worker knows nothing of SQS, S3 or OpenAI, and a simulator
 // shares no code with the adapter that is tested against it.
 var imports = map[string][]string{
-	"jobs":              nil,
+	"jobs":              {"jobs/skim"},
+	"jobs/skim":         nil,
 	"jobs/sqsqueue":     {"jobs", "worker", "github.com/aws/"}, // worker for what its errors mean
 	"throttle":          {"golang.org/x/time/rate"},
 	"throttle/fleet":    {"throttle"},
 	"sink":              {"jobs"},
 	"sink/s3sink":       {"jobs", "sink", "github.com/aws/"},
-	"sink/table":        {"github.com/parquet-go/parquet-go", "github.com/parquet-go/parquet-go/compress/zstd"},
+	"sink/table":        {"jobs/skim", "github.com/parquet-go/parquet-go", "github.com/parquet-go/parquet-go/compress/zstd"},
 	"sink/account":      {"jobs", "sink", "golang.org/x/sync/errgroup", "golang.org/x/sync/semaphore"},
 	"worker":            {"jobs", "throttle"},
 	"worker/workertest": {"jobs", "throttle", "worker"},
 	"worker/mantle": {
-		"jobs", "throttle", "worker", "github.com/openai/openai-go/",
+		"jobs", "jobs/skim", "throttle", "worker", "github.com/openai/openai-go/",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/aws/signer/v4", // to sign, not to call
 		"github.com/santhosh-tekuri/jsonschema/", "golang.org/x/sync/singleflight",
 	},

@@ -17,7 +17,7 @@ func (d USD) Known() bool { return !math.IsNaN(float64(d)) }
 
 // MarshalJSON implements [json.Marshaler].
 func (d USD) MarshalJSON() ([]byte, error) {
-	if !d.Known() {
+	if !d.Known() || math.IsInf(float64(d), 0) {
 		return []byte("null"), nil
 	}
 	return json.Marshal(float64(d))

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"upwell/jobs/skim"
 )
 
 // space is what JSON lets stand between tokens.
@@ -32,9 +34,9 @@ func Set(text []byte, path []string, value []byte) ([]byte, error) {
 	switch {
 	case e.last >= 0:
 		m := e.members[e.last]
-		text = splice(text, append(e.others(), cut{m.value, m.end, value}))
+		text = splice(text, append(e.others(), cut{m.At, m.End, value}))
 	case len(e.members) > 0:
-		text = insert(text, e.members[len(e.members)-1].end, ","+quote(e.key)+":"+string(value))
+		text = insert(text, e.members[len(e.members)-1].End, ","+quote(e.key)+":"+string(value))
 	default:
 		text = insert(text, e.at+1, quote(e.key)+":"+string(value))
 	}
@@ -60,15 +62,9 @@ func Unset(text []byte, path []string) ([]byte, error) {
 // A place is where in an object an edit happens.
 type place struct {
 	at      int // of the object's opening brace
-	members []member
+	members []skim.Member
 	key     string
 	last    int // of members, the last with that key, or -1
-}
-
-// A member is where a key of an object begins, and where its value does and ends.
-type member struct {
-	key               string
-	start, value, end int
 }
 
 // follow goes along path as far as there are objects. What is left of the path
@@ -83,9 +79,9 @@ func follow(text []byte, path []string) (e place, left []string, err error) {
 		if e.last < 0 || len(left) == 0 {
 			return e, left, nil
 		}
-		switch v := text[e.members[e.last].value:]; v[0] {
+		switch v := text[e.members[e.last].At:]; v[0] {
 		case '{':
-			e.at = e.members[e.last].value
+			e.at = e.members[e.last].At
 		case 'n':
 			return e, left, nil
 		default:
@@ -97,17 +93,13 @@ func follow(text []byte, path []string) (e place, left []string, err error) {
 
 // layout returns the members of the object that begins at, and which of them is
 // the last with that key, or -1.
-func layout(text []byte, at int, key string) (ms []member, last int) {
+func layout(text []byte, at int, key string) (ms []skim.Member, last int) {
 	last = -1
-	for i := next(text, at+1); text[i] != '}'; {
-		k := end(text, i)
-		v := next(text, k)
-		m := member{unquote(text[i:k]), i, v, end(text, v)}
-		if m.key == key {
+	for m := range skim.Members(text, at) {
+		if string(m.Key) == key {
 			last = len(ms)
 		}
 		ms = append(ms, m)
-		i = next(text, m.end)
 	}
 	return ms, last
 }
@@ -122,20 +114,20 @@ type cut struct {
 // there is one. Each goes with the comma before it, and those that the object
 // begins with go with the commas after them.
 func (e place) others() (cuts []cut) {
-	goes := func(i int) bool { return e.members[i].key == e.key && i != e.last }
+	goes := func(i int) bool { return string(e.members[i].Key) == e.key && i != e.last }
 	first := 0 // that stays
 	for first < len(e.members) && goes(first) {
 		first++
 	}
 	switch {
 	case first == len(e.members):
-		return []cut{{from: e.members[0].start, to: e.members[first-1].end}}
+		return []cut{{from: e.members[0].Start, to: e.members[first-1].End}}
 	case first > 0:
-		cuts = append(cuts, cut{from: e.members[0].start, to: e.members[first].start})
+		cuts = append(cuts, cut{from: e.members[0].Start, to: e.members[first].Start})
 	}
 	for i := first + 1; i < len(e.members); i++ {
 		if goes(i) {
-			cuts = append(cuts, cut{from: e.members[i-1].end, to: e.members[i].end})
+			cuts = append(cuts, cut{from: e.members[i-1].End, to: e.members[i].End})
 		}
 	}
 	return cuts

@@ -96,6 +96,10 @@ type Message struct {
 	// Attempts is how many counted attempts earlier deliveries have spent.
 	Attempts int
 
+	// First is the id of the message that this one continues, for a queue that
+	// gives messages back by sending them anew. Empty when it continues none.
+	First string
+
 	// Again says that the job may have been answered before, although this
 	// message was never delivered: it was submitted again or redriven.
 	Again bool

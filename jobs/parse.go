@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"upwell/jobs/skim"
 )
 
 const (
@@ -58,8 +60,9 @@ func Parse(text []byte, defaultRun string) (Job, error) {
 		return j, err
 	}
 	var id, method, url, body, upwell []byte
-	for key, value := range members(text) {
-		switch key {
+	for m := range skim.Members(text, 0) {
+		value := m.Of(text)
+		switch string(m.Key) {
 		case "custom_id":
 			id = value
 		case "method":
@@ -159,8 +162,8 @@ func (j *Job) setOptions(value []byte) (first error) {
 	if value[0] != '{' {
 		return bad("upwell", "a JSON %s, want an object", kind(value))
 	}
-	for key, v := range members(value) {
-		if err := j.setOption(key, v); first == nil {
+	for m := range skim.Members(value, 0) {
+		if err := j.setOption(string(m.Key), m.Of(value)); first == nil {
 			first = err
 		}
 	}
@@ -266,9 +269,10 @@ func (j *Job) setBody(body []byte) (err error) {
 	}
 	var model, tier []byte
 	var stream, background bool
-	for key, value := range members(body) {
+	for m := range skim.Members(body, 0) {
+		value := m.Of(body)
 		err = nil
-		switch key {
+		switch string(m.Key) {
 		case "model":
 			model = value
 		case "service_tier":

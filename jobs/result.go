@@ -42,13 +42,12 @@ type Record struct {
 	Tier       string          `json:"tier,omitzero"` // the tier that served, as the endpoint says
 	Region     string          `json:"region,omitzero"`
 
-	// Usage and CostUSD are of all calls that were billed for the job; the
-	// extra ones are the part of them that went into repairs and extensions.
-	Usage        Usage  `json:"usage"`
-	CostUSD      USD    `json:"cost_usd"`
-	ExtraUsage   *Usage `json:"extra_usage,omitzero"`
-	ExtraCostUSD *USD   `json:"extra_cost_usd,omitzero"`
-	Price        *Price `json:"price,omitzero"` // that the last of them was booked at
+	// Usage and CostUSD are of all calls that were billed for the job; Extra is
+	// the part of them that went into repairs and extensions, if there were any.
+	Usage   Usage  `json:"usage"`
+	CostUSD USD    `json:"cost_usd"`
+	Extra   *Extra `json:"extra,omitzero"`
+	Price   *Price `json:"price,omitzero"` // that the last of them was booked at
 
 	Attempts   []Attempt `json:"attempts"`
 	Billed     int       `json:"billed_calls"`        // calls that were answered, well or badly, and so paid for
@@ -66,6 +65,12 @@ type Record struct {
 	MessageID       string    `json:"message_id,omitzero"`
 	CountedAttempts int       `json:"counted_attempts,omitzero"`
 	FirstFailed     time.Time `json:"first_failed,omitzero"`
+}
+
+// Extra is what was paid for beyond the calls that were asked for.
+type Extra struct {
+	Usage   Usage `json:"usage"`
+	CostUSD USD   `json:"cost_usd"`
 }
 
 // Letter returns the dead letter that belongs to an error line.

@@ -86,7 +86,10 @@ func marshal(v any) ([]byte, error) {
 func Decode(line []byte) (jobs.Result, error) {
 	var r jobs.Result
 	if err := json.Unmarshal(line, &r); err != nil {
-		return r, fmt.Errorf("decode result: %w", err)
+		return r, fmt.Errorf("%w: %w", ErrLine, err)
 	}
 	return r, nil
 }
+
+// ErrLine is the error of decoding what is no line.
+var ErrLine = errors.New("not a line")

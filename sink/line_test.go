@@ -27,8 +27,8 @@ func result(body string) jobs.Result {
 			Model: "xai.grok-4.3", Tier: "flex", Region: "us-west-2",
 			Usage:   jobs.Usage{InputTokens: 1, CachedTokens: 2, OutputTokens: 3, ReasoningTokens: 4},
 			CostUSD: 0.00125, Repairs: 1, Billed: 4, InputSHA256: "00ff", Finished: at,
-			ExtraUsage:   &jobs.Usage{InputTokens: 5, CachedTokens: 6, OutputTokens: 7, ReasoningTokens: 8},
-			ExtraCostUSD: new(jobs.USD(0.25)), Extensions: 2, Price: &jobs.Price{Input: 1.25, Cached: 0.2, Output: 2.5, AsOf: "2026-01-02"},
+			Extra:      &jobs.Extra{Usage: jobs.Usage{InputTokens: 5, CachedTokens: 6, OutputTokens: 7, ReasoningTokens: 8}, CostUSD: 0.25},
+			Extensions: 2, Price: &jobs.Price{Input: 1.25, Cached: 0.2, Output: 2.5, AsOf: "2026-01-02"},
 			SchemaSHA256: "11ff", TemplateSHA256: "22ff", Version: "v1.2.3",
 			MessageID: "m", CountedAttempts: 3, FirstFailed: at,
 			Attempts: []jobs.Attempt{{

@@ -19,8 +19,9 @@ type request struct {
 	turn      jobs.Turn
 	maxOutput int
 	flaw      *Flaw
-	repairs   int  // asked for so far
-	extended  bool // once
+	repairs   int    // asked for so far
+	extended  bool   // once
+	because   *Error // what was wrong with the answer before
 }
 
 func (r *request) call(t *task, ln *lane) Call {
@@ -38,17 +39,27 @@ func (t *task) askAgain(fail *Error) bool {
 		}
 		t.next.repairs++
 		t.next.turn, t.next.flaw = jobs.Repair, &Flaw{Text: fail.Answer.Text, Findings: fail.Findings}
-		return true
 	case jobs.Truncated:
 		most := min(fail.Limit*roomier, t.ceiling())
 		if t.next.extended || most <= fail.Limit {
 			return false
 		}
 		t.next.turn, t.next.extended, t.next.maxOutput = jobs.Extension, true, most
-		return true
 	default:
 		return false
 	}
+	t.next.because = fail
+	return true
+}
+
+// verdict returns the class and the reason of a failure for good. When a call that was
+// to mend an answer is refused for what it asks, such as more room than the model has,
+// the job ends as what was wrong with that answer.
+func (t *task) verdict(fail *Error) (jobs.Class, string) {
+	if why := t.next.because; why != nil && fail.Answer == nil {
+		return why.Class, fmt.Sprintf("%v; the %s was refused: %v", why, t.next.turn, fail)
+	}
+	return fail.Class, fail.Error()
 }
 
 // ceiling is how many output tokens the job may be given at most.
@@ -68,8 +79,9 @@ func (t *task) owing() bool { return t.paid.calls > 0 }
 // paid is what a task has been billed.
 type paid struct {
 	calls, repairs, extensions int
-	usage, extra               jobs.Usage
-	cost, extraCost            jobs.USD
+	usage                      jobs.Usage
+	cost                       jobs.USD
+	extra                      jobs.Extra
 	last                       *Answer // the latest that is no good
 }
 
@@ -84,14 +96,14 @@ func (p *paid) add(a *Answer, turn jobs.Turn) {
 	default:
 		return
 	}
-	p.extra, p.extraCost = p.extra.Add(a.Usage), p.extraCost+a.CostUSD
+	p.extra = jobs.Extra{Usage: p.extra.Usage.Add(a.Usage), CostUSD: p.extra.CostUSD + a.CostUSD}
 }
 
 func (p *paid) enter(r *jobs.Record) {
 	r.Usage, r.CostUSD = p.usage, p.cost
 	r.Billed, r.Repairs, r.Extensions = p.calls, p.repairs, p.extensions
 	if p.repairs+p.extensions > 0 {
-		r.ExtraUsage, r.ExtraCostUSD = &p.extra, &p.extraCost
+		r.Extra = &p.extra
 	}
 }
 
@@ -105,12 +117,15 @@ func (t *task) findSchema(wait context.Context) *ending {
 	if err := json.Unmarshal(t.job.Schema, &name); err != nil {
 		return new(t.bury(jobs.BadJob, fmt.Sprintf("upwell.schema: %v", err)))
 	}
-	text, err := t.w.schemas.find(wait, t.w, schemaName{t.job.Run, name})
+	text, err := t.w.schemas.find(wait, t.w.sink, schemaName{t.job.Run, name})
 	switch {
+	case wait.Err() != nil:
+		return new(released(0, context.Cause(wait)))
 	case err != nil:
-		return new(released(0, err))
+		t.w.cfg.Log.WarnContext(wait, "schema not read", "job", t.job.Key.String(), "err", err)
+		return new(released(troubleDelay, err))
 	case text == nil:
-		return new(t.bury(jobs.BadJob, fmt.Sprintf("upwell.schema: the manifest of run %s has no schema %q: submit the run with --schema", t.job.Run, name)))
+		return new(t.bury(jobs.BadJob, fmt.Sprintf("upwell.schema: the manifest of run %s has no schema %.80q: submit the run with --schema", t.job.Run, name)))
 	}
 	t.job.Schema = text
 	return nil
@@ -123,61 +138,47 @@ type schemaName struct{ run, name string }
 
 // schemas remembers what the schemas of runs say, which never changes.
 type schemas struct {
-	turn chan struct{} // taken while the sink is asked, so that hundreds of jobs ask once
-
 	mu     sync.Mutex
-	byName map[schemaName]json.RawMessage
+	byName map[schemaName]*namedSchema
 }
 
-func newSchemas() *schemas {
-	return &schemas{turn: make(chan struct{}, 1), byName: make(map[schemaName]json.RawMessage)}
+// A namedSchema is a schema, or who finds out what it says.
+type namedSchema struct {
+	turn chan struct{} // taken while the sink is asked, so that hundreds of jobs ask once
+	text json.RawMessage
 }
 
-// find returns the schema, or nil if the run has none of that name. It asks until
-// ctx is done, whose cause is its error.
-func (s *schemas) find(ctx context.Context, w *Worker, n schemaName) (json.RawMessage, error) {
-	if text := s.get(n); text != nil {
-		return text, nil
-	}
+func newSchemas() *schemas { return &schemas{byName: make(map[schemaName]*namedSchema)} }
+
+// find returns the schema, or nil if the run has none of that name.
+func (s *schemas) find(ctx context.Context, from Sink, n schemaName) (json.RawMessage, error) {
+	named := s.entry(n)
 	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
+	case named.turn <- struct{}{}:
+		defer func() { <-named.turn }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if text := s.get(n); text != nil {
-		return text, nil
+	if named.text != nil {
+		return named.text, nil
 	}
-	for failures := 1; ; failures++ {
-		text, ok, err := w.sink.Schema(ctx, n.run, n.name)
-		switch {
-		case err == nil && !ok:
-			return nil, nil
-		case err == nil:
-			s.put(n, text)
-			return text, nil
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		}
-		w.cfg.Log.WarnContext(ctx, "schema not read", "run", n.run, "schema", n.name, "err", err)
-		sleep(ctx, backoff(failures))
+	text, ok, err := from.Schema(ctx, n.run, n.name)
+	if err == nil && ok {
+		named.text = text
 	}
+	return named.text, err
 }
 
-func (s *schemas) get(n schemaName) json.RawMessage {
+func (s *schemas) entry(n schemaName) *namedSchema {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.byName[n]
-}
-
-func (s *schemas) put(n schemaName, text json.RawMessage) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for old := range s.byName {
-		if len(s.byName) < maxSchemas {
-			break
+	named := s.byName[n]
+	if named == nil {
+		if len(s.byName) >= maxSchemas {
+			clear(s.byName) // who waits for one still has it
 		}
-		delete(s.byName, old)
+		named = &namedSchema{turn: make(chan struct{}, 1)}
+		s.byName[n] = named
 	}
-	s.byName[n] = text
+	return named
 }

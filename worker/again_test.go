@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -60,6 +61,9 @@ func TestAgain(t *testing.T) {
 	}
 	busy := func(worker.Call, int) *worker.Error { return workertest.Fail(worker.Throttled, 429, 0) }
 	broken := func(worker.Call, int) *worker.Error { return workertest.Fail(worker.Transient, 500, 0) }
+	tooMuch := func(worker.Call, int) *worker.Error {
+		return &worker.Error{Kind: worker.Permanent, Class: jobs.BadRequest, Status: 400, Err: errors.New("that is too much")}
+	}
 	unfit := func(c worker.Call, n int) *worker.Error {
 		e := wrong(c, n)
 		e.Findings = ""
@@ -91,6 +95,8 @@ func TestAgain(t *testing.T) {
 		"no limit to raise":  {1, ``, []func(worker.Call, int) *worker.Error{S(0)}, []asked{first}, jobs.Truncated, [3]int{1, 0, 0}},
 		"room, then repair":  {1, ``, []func(worker.Call, int) *worker.Error{S(500), W}, []asked{first, {2000, nil}, {2000, flaw(2)}}, "", [3]int{3, 1, 1}},
 		"repair, then room":  {1, ``, []func(worker.Call, int) *worker.Error{W, S(500)}, []asked{first, {0, flaw(1)}, {2000, flaw(1)}}, "", [3]int{3, 1, 1}},
+		"room is refused":    {1, ``, []func(worker.Call, int) *worker.Error{S(500), tooMuch}, []asked{first, {2000, nil}}, jobs.Truncated, [3]int{1, 0, 0}},
+		"repair is refused":  {1, ``, []func(worker.Call, int) *worker.Error{W, tooMuch}, []asked{first, {0, flaw(1)}}, jobs.SchemaFailed, [3]int{1, 0, 0}},
 		"neither is refused": {1, ``, []func(worker.Call, int) *worker.Error{func(c worker.Call, _ int) *worker.Error { e := truncated(c); e.Class = jobs.Refused; return e }}, []asked{first}, jobs.Refused, [3]int{1, 0, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,10 +152,10 @@ func checkRecord(t *testing.T, tr *workertest.Trial, class jobs.Class, want [3]i
 		t.Errorf("usage %+v for $%v, want that of %d calls", u.Usage, u.CostUSD, u.Billed)
 	}
 	switch {
-	case extra == 0 && (u.ExtraUsage != nil || u.ExtraCostUSD != nil):
-		t.Errorf("extra usage %v, want none", u.ExtraUsage)
-	case extra > 0 && (u.ExtraUsage.InputTokens != int64(100*extra) || *u.ExtraCostUSD < 0.0009*jobs.USD(extra)):
-		t.Errorf("extra usage %+v for $%v, want that of %d calls", u.ExtraUsage, *u.ExtraCostUSD, extra)
+	case extra == 0 && u.Extra != nil:
+		t.Errorf("extra %+v, want none", u.Extra)
+	case extra > 0 && (u.Extra.Usage.InputTokens != int64(100*extra) || u.Extra.CostUSD < 0.0009*jobs.USD(extra)):
+		t.Errorf("extra %+v, want that of %d calls", u.Extra, extra)
 	}
 	var turns []jobs.Turn
 	for _, at := range u.Attempts {
@@ -331,33 +337,65 @@ func TestTriedAgain(t *testing.T) {
 	})
 }
 
-// TestNamedSchema has jobs that name a schema of their run.
+// TestSentAnew has a job whose end is on file, and whose message has another id since.
+func TestSentAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := workertest.New(t)
+		tr.Send("a")
+		tr.Endpoint.Func = script(func(_ int, c worker.Call) error { return truncated(c) })
+		tr.Queue.Fault = workertest.Burst(time.Hour, workertest.Bury, false)
+		run(t, tr, worker.Config{Drain: time.Second}, 10*time.Minute)
+		line := tr.Sink.Errors()[key("a")]
+		if line.Upwell.MessageID != "m1" || len(tr.Queue.Letters()) != 0 {
+			t.Fatalf("error line of message %q and %d letters, want that of m1 and none", line.Upwell.MessageID, len(tr.Queue.Letters()))
+		}
+		tr.Queue.Send(jobs.Message{Body: workertest.Line("a", ""), Again: true, First: "m1"}) // and the first one is deleted
+		run(t, tr, worker.Config{ExitWhenEmpty: true}, 3*time.Hour)
+		tr.Done(t)
+		if a := tr.Endpoint.Total(); a.Calls != 1 {
+			t.Errorf("%d calls, want the first alone", a.Calls)
+		}
+	})
+}
+
+// TestNamedSchema has jobs that name a schema of their run, which cannot be read for a
+// while, and one that names none. Another run's manifest, which is never to be read,
+// holds nobody up.
 func TestNamedSchema(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := workertest.New(t)
 		tr.Sink.Schemas = map[string]json.RawMessage{"law": json.RawMessage(`{"type":"object"}`)}
+		for _, id := range ids("bad", 5) {
+			tr.Queue.Send(jobs.Message{Body: workertest.Line(id, `"run":"bad","schema":"law"`)})
+		}
 		for _, id := range ids("j", 50) {
 			tr.Queue.Send(jobs.Message{Body: workertest.Line(id, `"schema":"law"`)})
 		}
 		tr.Queue.Send(jobs.Message{Body: workertest.Line("other", `"schema":"none"`)})
-		tr.Sink.Fault = workertest.Burst(time.Minute, workertest.Schema, false)
+		began := time.Now()
+		tr.Sink.Fault = func(op workertest.Op, what string) (bool, error) {
+			if op == workertest.Schema && (strings.HasPrefix(what, "bad/") || time.Since(began) < time.Minute) {
+				return false, workertest.ErrInjected
+			}
+			return true, nil
+		}
 		tr.Endpoint.Func = func(_ context.Context, c worker.Call) (worker.Answer, error) {
 			if string(c.Job.Schema) != `{"type":"object"}` {
 				t.Errorf("job %s has schema %s, want the run's", c.Job.Key, c.Job.Schema)
 			}
 			return workertest.Answer(c), nil
 		}
-		run(t, tr, worker.Config{ExitWhenEmpty: true}, time.Hour)
-		tr.Done(t)
-		if got := len(tr.Sink.Results()); got != 50 {
-			t.Errorf("%d results, want 50", got)
+		run(t, tr, worker.Config{}, 10*time.Minute)
+		tr.Check(t)
+		if got, left := len(tr.Sink.Results()), tr.Queue.Len(); got != 50 || left != 5 {
+			t.Errorf("%d results and %d messages, want 50, and the 5 of the other run", got, left)
 		}
 		const want = `upwell.schema: the manifest of run default has no schema "none": submit the run with --schema`
 		if l := letter(t, tr); l.Class != jobs.BadJob || l.Reason != want {
 			t.Errorf("letter %s, want bad_job: %s", describe(l), want)
 		}
-		if got := tr.Sink.Calls(workertest.Schema); got > 20 {
-			t.Errorf("the sink was asked %d times, want once when it could tell, and some times before", got)
+		if got := tr.Sink.Calls(workertest.Schema); got > 56+5*11+10 {
+			t.Errorf("the sink was asked %d times, want once for each job in the first minute, and then once for each run and for each job of the bad one", got)
 		}
 	})
 }

@@ -151,11 +151,14 @@ func (t *task) past(ctx context.Context) (answered bool, letter *jobs.DeadLetter
 		return answered, nil, err
 	}
 	r, ok, err := t.w.sink.Failure(ctx, t.job.Key)
-	if err != nil || !ok || r.Error == nil || r.Upwell.MessageID != t.m.ID {
+	if err != nil || !ok || r.Error == nil || r.Upwell.MessageID != t.messageID() {
 		return false, nil, err
 	}
 	return false, new(r.Letter()), nil
 }
+
+// messageID names the message for its whole life, however often it was sent anew.
+func (t *task) messageID() string { return cmp.Or(t.m.First, t.m.ID) }
 
 // run makes attempts until one succeeds or none can.
 func (t *task) run(ph phases) ending {
@@ -375,7 +378,7 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 			return nil
 		}
 		t.counted++
-		return new(t.bury(fail.Class, fail.Error()))
+		return new(t.bury(t.verdict(fail)))
 	default:
 	}
 	if work.Err() != nil {
@@ -444,7 +447,11 @@ func (t *task) letter(c jobs.Class, reason string) *jobs.DeadLetter {
 // result is the stored form of the task's end, but for what only the end knows. a
 // is the answer that goes with it, or nil.
 func (t *task) result(a *Answer) jobs.Result {
-	sum := sha256.Sum256(t.job.Body)
+	body := []byte(t.job.Body)
+	if body == nil {
+		body = t.m.Body // no job: then of what came in its place
+	}
+	sum := sha256.Sum256(body)
 	r := jobs.Result{
 		ID: t.job.RequestID(), CustomID: t.job.CustomID,
 		Upwell: jobs.Record{

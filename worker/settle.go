@@ -80,9 +80,9 @@ func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter, filed bool) b
 			}
 		}
 		t.w.cfg.Log.ErrorContext(ctx, "not dead-lettered yet", "job", t.job.Key.String(), "err", err, "failures", failures)
-		// A job that cost nothing waits better in the queue. One that did might
-		// be sent anew on its way there, and nobody would know the new message.
-		if t.paid.calls == 0 || ctx.Err() != nil {
+		// A job that cost nothing waits better in the queue. One that did would be
+		// paid for again, unless its line is there.
+		if filed || t.paid.calls == 0 || ctx.Err() != nil {
 			t.release(ctx, troubleDelay, err)
 			return false
 		}
@@ -118,7 +118,7 @@ func (t *task) fileError(ctx context.Context, l *jobs.DeadLetter) error {
 	if n := len(t.attempts); n > 0 {
 		r.Upwell.Region = t.attempts[n-1].Region
 	}
-	r.Upwell.MessageID, r.Upwell.CountedAttempts, r.Upwell.FirstFailed = t.m.ID, l.Attempts, l.FirstFailed.UTC()
+	r.Upwell.MessageID, r.Upwell.CountedAttempts, r.Upwell.FirstFailed = t.messageID(), l.Attempts, l.FirstFailed.UTC()
 	return t.w.sink.PutError(ctx, t.job.Key, r)
 }
 

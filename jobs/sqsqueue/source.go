@@ -1,6 +1,7 @@
 package sqsqueue
 
 import (
+	"cmp"
 	"context"
 	"crypto/md5" //nolint:gosec // what SQS uses to check a body for damage
 	"encoding/hex"
@@ -101,12 +102,16 @@ func message(m types.Message, now time.Time) jobs.Message {
 	sent, _ := strconv.ParseInt(m.Attributes[string(types.MessageSystemAttributeNameSentTimestamp)], 10, 64)
 	o := &origin{attributes: m.MessageAttributes, group: m.Attributes[string(types.MessageSystemAttributeNameMessageGroupId)]}
 	o.attempts, _ = strconv.Atoi(aws.ToString(m.MessageAttributes[attrAttempts].StringValue))
-	_, again := m.MessageAttributes[attrAgain]
+	mark, again := m.MessageAttributes[attrAgain]
+	first := ""
+	if aws.ToString(mark.DataType) == "String" {
+		first = aws.ToString(mark.StringValue)
+	}
 	_, o.moved = m.Attributes[string(types.MessageSystemAttributeNameDeadLetterQueueSourceArn)]
 	return jobs.Message{
 		ID: aws.ToString(m.MessageId), Receipt: aws.ToString(m.ReceiptHandle), Body: bytesOf(aws.ToString(m.Body)),
 		Receives: receives, Sent: time.UnixMilli(sent), Received: now,
-		Attempts: o.attempts, Again: again, Origin: o,
+		Attempts: o.attempts, First: first, Again: again, Origin: o,
 	}
 }
 
@@ -149,7 +154,7 @@ func (q *Queue) Release(ctx context.Context, m jobs.Message, d time.Duration) er
 		attrs = make(map[string]types.MessageAttributeValue, 2)
 	}
 	attrs[attrAttempts] = number(m.Attempts)
-	attrs[attrAgain] = number(1)
+	attrs[attrAgain] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(cmp.Or(m.First, m.ID))}
 	in := &sqs.SendMessageInput{QueueUrl: &q.url, MessageBody: aws.String(string(m.Body)), MessageAttributes: attrs}
 	if o.group != "" {
 		in.MessageGroupId = &o.group

@@ -324,7 +324,7 @@ func TestRelease(t *testing.T) {
 				if g.anew {
 					want.Receives, want.Again = 1, true
 				}
-				if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(jobs.Message{}, "ID", "Receipt", "Origin", "Sent", "Received")); diff != "" {
+				if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(jobs.Message{}, "ID", "First", "Receipt", "Origin", "Sent", "Received")); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)
 				}
 			})
@@ -405,8 +405,12 @@ func TestReleaseKeepsAttributes(t *testing.T) {
 		if _, err := w.client.SendMessage(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
+		first := w.Messages("jobs")[0].ID
 		for attempts := 1; attempts <= 3; attempts++ {
 			m := w.one()
+			if anew := attempts > 1; m.Again != anew || (m.First == first) != anew || (m.ID == first) == anew {
+				t.Errorf("message %q of the first, %q, again %t: want that it is known from delivery 2 on, and by that alone", m.ID, m.First, m.Again)
+			}
 			m.Attempts++
 			if err := w.q.Release(t.Context(), m, 0); err != nil {
 				t.Fatal(err)
@@ -416,7 +420,7 @@ func TestReleaseKeepsAttributes(t *testing.T) {
 				"who":             {DataType: "String.name", StringValue: "legal"},
 				"blob":            {DataType: "Binary", BinaryValue: []byte{0, 255}},
 				"upwell.attempts": {DataType: "Number", StringValue: strconv.Itoa(attempts)},
-				"upwell.again":    {DataType: "Number", StringValue: "1"},
+				"upwell.again":    {DataType: "String", StringValue: first},
 			}
 			if diff := cmp.Diff(want, got.Attributes); diff != "" || got.Group != "tenant-1" {
 				t.Errorf("group %q; -want +got:\n%s", got.Group, diff)

@@ -9,9 +9,10 @@
 //
 // The body is a job and nothing else. What SQS cannot keep for us travels in
 // message attributes: upwell.attempts is the number of counted attempts already
-// spent, and upwell.again says that the job may have been answered before. A
-// dead letter carries the body unchanged, or a reference to it, and the attributes
-// named at [Queue.Bury].
+// spent, and upwell.again says that the job may have been answered before: it is the
+// id of the message that one which was sent anew continues, and 1 in others. A dead
+// letter carries the body unchanged, or a reference to it, and the attributes named
+// at [Queue.Bury].
 //
 // # Dead letters
 //

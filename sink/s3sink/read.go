@@ -28,11 +28,12 @@ func (s *Sink) Has(ctx context.Context, k jobs.Key) (bool, error) {
 	return err == nil, s.wrap("head", key, s.explain("s3:GetObject", err))
 }
 
-// Failure returns the error line of the job, and whether it has one.
+// Failure returns the error line of the job, and whether it has one. One that is
+// damaged says nothing, and counts as none.
 func (s *Sink) Failure(ctx context.Context, k jobs.Key) (r jobs.Result, ok bool, err error) {
 	r, err = s.Read(ctx, sink.Errors, k)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, false, nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, sink.ErrLine) {
+		return jobs.Result{}, false, nil
 	}
 	return r, err == nil, err
 }

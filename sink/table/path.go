@@ -7,6 +7,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"upwell/jobs/skim"
 )
 
 // A path says where in a JSON value another one is.
@@ -173,10 +175,10 @@ func (p *plan) walk(v []byte, found [][]byte) error {
 }
 
 func (p *plan) inObject(v []byte, found [][]byte) (err error) {
-	for name, value := range members(v) {
-		if n := p.members[name]; n != nil {
+	for m := range skim.Members(v, 0) {
+		if n := p.members[string(m.Key)]; n != nil {
 			n.forget(found) // of two members of one name, the last counts, as everywhere
-			err = errors.Join(err, n.walk(value, found))
+			err = errors.Join(err, n.walk(m.Of(v), found))
 		}
 	}
 	return err
@@ -197,9 +199,9 @@ func (p *plan) forget(found [][]byte) {
 
 func (p *plan) inArray(v []byte, found [][]byte) (err error) {
 	i := 0
-	for value := range items(v) {
+	for item := range skim.Items(v, 0) {
 		if n := p.items[i]; n != nil {
-			err = errors.Join(err, n.walk(value, found))
+			err = errors.Join(err, n.walk(item.Of(v), found))
 		}
 		i++
 	}

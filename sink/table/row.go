@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 	"unsafe"
+
+	"upwell/jobs/skim"
 )
 
 // A Table makes rows of lines. Its methods may be called concurrently.
@@ -126,7 +128,7 @@ func (c Column) cell(raw []byte, answered bool) (Value, error) {
 		return Value{}, nil
 	case c.way == count:
 		n := 0
-		for range items(raw) {
+		for range skim.Items(raw, 0) {
 			n++
 		}
 		raw = strconv.AppendInt(nil, int64(n), 10)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"upwell/jobs/skim"
 )
 
 const (
@@ -64,8 +66,8 @@ func (n node) read(text json.RawMessage) node {
 	if next, ok := n.follow(); ok {
 		return next
 	}
-	for name, schema := range members(n.words.Properties) {
-		n.parts = append(n.parts, property{name, schema})
+	for m := range skim.Members(n.words.Properties, 0) {
+		n.parts = append(n.parts, property{string(m.Key), m.Of(n.words.Properties)})
 	}
 	n.closed = len(n.parts) > 0 && (n.words.Additional == nil || kindOf(n.words.Additional) == "boolean" && n.words.Additional[0] == 'f')
 	return n
@@ -123,9 +125,9 @@ func memberOf(v json.RawMessage, name string) json.RawMessage {
 	if kindOf(v) != "object" {
 		return nil
 	}
-	for key, value := range members(v) {
-		if key == name {
-			return value
+	for m := range skim.Members(v, 0) {
+		if string(m.Key) == name {
+			return m.Of(v)
 		}
 	}
 	return nil

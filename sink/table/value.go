@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"upwell/jobs/skim"
 )
 
 // A Value is a cell, or an item of the list in one. Which of its fields counts is
@@ -44,8 +46,8 @@ func (t Type) listOf(raw []byte) (Value, error) {
 		return Value{}, errMisfit
 	}
 	v := Value{raw: raw}
-	for item := range items(raw) {
-		i, err := Type{Kind: t.Kind}.value(item)
+	for item := range skim.Items(raw, 0) {
+		i, err := Type{Kind: t.Kind}.value(item.Of(raw))
 		if err != nil {
 			return Value{}, err
 		}

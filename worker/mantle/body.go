@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"upwell/jobs"
+	"upwell/jobs/skim"
 	"upwell/worker"
 )
 
@@ -67,16 +68,17 @@ type outline struct {
 	text, // of the Responses API
 	format, // text.format or response_format, depending on the API
 	maxOutput, maxCompletion, maxTokens,
-	talk span // input or messages, depending on the API
+	talk skim.Span // input or messages, depending on the API
 }
 
 // outlineOf scans a job's body once. Of keys that are there twice, the last
 // counts, as it does for every JSON parser in use.
 func outlineOf(j *jobs.Job) (o outline) {
 	responses := j.URL == jobs.Responses
-	for key, v := range members(j.Body, 0) {
+	for m := range skim.Members(j.Body, 0) {
+		v := m.Span
 		o.members++
-		switch string(key) {
+		switch string(m.Key) {
 		case "service_tier":
 			o.tier = v
 		case "store":
@@ -89,7 +91,7 @@ func outlineOf(j *jobs.Job) (o outline) {
 			o.maxTokens = v
 		case "text":
 			if responses {
-				o.text, o.format = v, member(j.Body, v, "format")
+				o.text, o.format = v, skim.Find(j.Body, v.At, "format")
 			}
 		case "response_format":
 			if !responses {
@@ -112,11 +114,11 @@ func outlineOf(j *jobs.Job) (o outline) {
 func (o *outline) limit(j *jobs.Job) int {
 	v := o.maxOutput
 	if j.URL == jobs.ChatCompletions {
-		if v = o.maxCompletion; v.unset(j.Body) {
+		if v = o.maxCompletion; v.Unset(j.Body) {
 			v = o.maxTokens
 		}
 	}
-	n, err := strconv.Atoi(string(v.of(j.Body)))
+	n, err := strconv.Atoi(string(v.Of(j.Body)))
 	if err != nil || n < 0 {
 		return 0 // the endpoint will say what is wrong with it
 	}
@@ -130,17 +132,17 @@ func (c *Client) fill(call worker.Call, o outline, f form) segments {
 	e := editor{body: j.Body, empty: o.members == 0}
 	// A body without a tier gets the default one from the endpoint, and some
 	// other vendors' endpoints do not know the word.
-	if t := call.Lane.Tier; t != "" && (o.tier.unset(j.Body) && t != "default" || string(o.tier.of(j.Body)) == `"auto"`) {
+	if t := call.Lane.Tier; t != "" && (o.tier.Unset(j.Body) && t != "default" || string(o.tier.Of(j.Body)) == `"auto"`) {
 		e.set("service_tier", o.tier, quote(t))
 	}
 	if j.URL == jobs.Responses {
-		if o.store.unset(j.Body) {
+		if o.store.Unset(j.Body) {
 			e.set("store", o.store, []byte("false"))
 		}
 		e.limit("max_output_tokens", o.maxOutput, call.MaxOutput, c.cfg.MaxOutputTokens)
-	} else if o.maxTokens.unset(j.Body) {
+	} else if o.maxTokens.Unset(j.Body) {
 		e.limit("max_completion_tokens", o.maxCompletion, call.MaxOutput, c.cfg.MaxOutputTokens)
-	} else if o.maxCompletion.unset(j.Body) {
+	} else if o.maxCompletion.Unset(j.Body) {
 		e.limit("max_tokens", o.maxTokens, call.MaxOutput, 0)
 	} else {
 		e.limit("max_completion_tokens", o.maxCompletion, call.MaxOutput, 0)
@@ -163,14 +165,15 @@ type editor struct {
 }
 
 type change struct {
-	span
+	skim.Span
+
 	text []byte
 }
 
-// set gives a member a value. v is where its value is; the zero span means
+// set gives a member a value. v is where its value is; the zero Span means
 // that there is no such member.
-func (e *editor) set(key string, v span, value []byte) {
-	if v.end > 0 {
+func (e *editor) set(key string, v skim.Span, value []byte) {
+	if v.End > 0 {
 		e.changes = append(e.changes, change{v, value})
 		return
 	}
@@ -180,8 +183,8 @@ func (e *editor) set(key string, v span, value []byte) {
 
 // limit sets a limit: most, or if there is no such, what the operator has for
 // jobs that have none.
-func (e *editor) limit(key string, v span, most, unset int) {
-	if most == 0 && v.unset(e.body) {
+func (e *editor) limit(key string, v skim.Span, most, unset int) {
+	if most == 0 && v.Unset(e.body) {
 		most = unset
 	}
 	if most > 0 {
@@ -192,30 +195,30 @@ func (e *editor) limit(key string, v span, most, unset int) {
 // goesOn reports whether the job's conversation can be gone on with: it is there,
 // in a form that has a place for another turn.
 func (o *outline) goesOn(j *jobs.Job) bool {
-	if o.talk.end == 0 {
+	if o.talk.End == 0 {
 		return false
 	}
-	first := j.Body[o.talk.at]
+	first := j.Body[o.talk.At]
 	return first == '[' || first == '"' && j.URL == jobs.Responses
 }
 
 // goOn goes on with the conversation at v: the model's answer, and what is wrong
 // with it. The request begins as it did, so that a prompt cache has it.
-func (e *editor) goOn(v span, flaw *worker.Flaw) {
+func (e *editor) goOn(v skim.Span, flaw *worker.Flaw) {
 	const ask = "\n\nAnswer again: with the whole corrected JSON document, and nothing else."
 	more := slices.Concat([]byte(`{"role":"assistant","content":`), quote(flaw.Text),
 		[]byte(`},{"role":"user","content":`), quote(flaw.Findings+ask), []byte(`}]`))
-	if e.body[v.at] == '"' {
+	if e.body[v.At] == '"' {
 		e.changes = append(e.changes,
-			change{span{v.at, v.at}, []byte(`[{"role":"user","content":`)},
-			change{span{v.end, v.end}, append([]byte(`},`), more...)})
+			change{skim.Span{At: v.At, End: v.At}, []byte(`[{"role":"user","content":`)},
+			change{skim.Span{At: v.End, End: v.End}, append([]byte(`},`), more...)})
 		return
 	}
-	for range elements(e.body, v.at) {
+	for range skim.Items(e.body, v.At) {
 		more = append([]byte(","), more...)
 		break
 	}
-	e.changes = append(e.changes, change{span{v.end - 1, v.end}, more})
+	e.changes = append(e.changes, change{skim.Span{At: v.End - 1, End: v.End}, more})
 }
 
 // form asks for JSON that satisfies schema. The request asks for no form yet.
@@ -227,19 +230,19 @@ func (e *editor) form(api string, o outline, schema []byte) {
 	}
 	format := slices.Concat([]byte(`{"type":"json_schema","name":"answer","strict":true,"schema":`), schema, []byte(`}`))
 	switch {
-	case o.text.unset(e.body):
+	case o.text.Unset(e.body):
 		e.set("text", o.text, slices.Concat([]byte(`{"format":`), format, []byte(`}`)))
-	case o.format.end > 0:
+	case o.format.End > 0:
 		e.set("format", o.format, format)
 	default: // text is an object that lacks a format
 		in := editor{body: e.body, empty: true}
-		for range members(e.body, o.text.at) {
+		for range skim.Members(e.body, o.text.At) {
 			in.empty = false
 			break
 		}
-		in.set("format", span{}, format)
-		at := o.text.at + 1
-		e.changes = append(e.changes, change{span{at, at}, in.insertion()})
+		in.set("format", skim.Span{}, format)
+		at := o.text.At + 1
+		e.changes = append(e.changes, change{skim.Span{At: at, End: at}, in.insertion()})
 	}
 }
 
@@ -253,14 +256,14 @@ func (e *editor) insertion() []byte {
 
 func (e *editor) segments() segments {
 	if len(e.head) > 0 {
-		e.changes = append(e.changes, change{span{1, 1}, e.insertion()})
+		e.changes = append(e.changes, change{skim.Span{At: 1, End: 1}, e.insertion()})
 	}
-	slices.SortFunc(e.changes, func(a, b change) int { return a.at - b.at })
+	slices.SortFunc(e.changes, func(a, b change) int { return a.At - b.At })
 	var s segments
 	at := 0
 	for _, c := range e.changes {
-		s = append(s, e.body[at:c.at], c.text)
-		at = c.end
+		s = append(s, e.body[at:c.At], c.text)
+		at = c.End
 	}
 	return append(s, e.body[at:])
 }

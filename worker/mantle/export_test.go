@@ -1,5 +1,7 @@
 package mantle
 
+import "upwell/jobs/skim"
+
 // For tests of what no call shows.
 var (
 	RetryAfter = retryAfter
@@ -19,16 +21,16 @@ func SchemasKept(c *Client) int {
 // Members returns the members of a JSON object as they stand in its text.
 func Members(text []byte) map[string]string {
 	all := map[string]string{}
-	for key, v := range members(text, 0) {
-		all[string(key)] = string(v.of(text))
+	for m := range skim.Members(text, 0) {
+		all[string(m.Key)] = string(m.Of(text))
 	}
 	return all
 }
 
 // Elements returns the elements of a JSON array as they stand in its text.
 func Elements(text []byte) (all []string) {
-	for v := range elements(text, 0) {
-		all = append(all, string(v.of(text)))
+	for v := range skim.Items(text, 0) {
+		all = append(all, string(v.Of(text)))
 	}
 	return all
 }

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"upwell/jobs"
+	"upwell/jobs/skim"
 	"upwell/worker"
 )
 
@@ -27,10 +30,10 @@ func (c *Client) form(j *jobs.Job, o outline) (form, error) {
 	}
 	s, err := c.schemas.compile(j.Schema)
 	if err != nil {
-		return form{}, badJob(fmt.Errorf("upwell.schema: %w", err))
+		return form{}, c.badJob(fmt.Errorf("upwell.schema: %w", err))
 	}
 	f := form{json: true, schema: s}
-	if o.format.unset(j.Body) && (o.text.unset(j.Body) || j.Body[o.text.at] == '{') {
+	if o.format.Unset(j.Body) && (o.text.Unset(j.Body) || j.Body[o.text.At] == '{') {
 		f.send = s.accepted(j.Schema, j.Model)
 	}
 	return f, nil
@@ -39,18 +42,21 @@ func (c *Client) form(j *jobs.Job, o outline) (form, error) {
 // ownForm is the form that the body asks for itself. A schema in it that does
 // not compile here is left to the endpoint.
 func (c *Client) ownForm(j *jobs.Job, o outline) form {
-	if o.format.unset(j.Body) {
+	if o.format.Unset(j.Body) {
 		return form{}
 	}
 	holder := o.format
-	switch string(member(j.Body, holder, "type").of(j.Body)) {
+	switch string(skim.Find(j.Body, holder.At, "type").Of(j.Body)) {
 	case `"json_object"`:
 		return form{json: true}
 	case `"json_schema"`:
 		if j.URL == jobs.ChatCompletions {
-			holder = member(j.Body, holder, "json_schema")
+			holder = skim.Find(j.Body, holder.At, "json_schema")
 		}
-		s, err := c.schemas.compile(member(j.Body, holder, "schema").of(j.Body))
+		if holder.End == 0 {
+			return form{json: true}
+		}
+		s, err := c.schemas.compile(skim.Find(j.Body, holder.At, "schema").Of(j.Body))
 		if err != nil {
 			return form{json: true}
 		}
@@ -60,8 +66,8 @@ func (c *Client) ownForm(j *jobs.Job, o outline) form {
 	}
 }
 
-func badJob(err error) error {
-	return &worker.Error{Kind: worker.Permanent, Class: jobs.BadJob, Err: fmt.Errorf("mantle: %w", err)}
+func (c *Client) badJob(err error) error {
+	return &worker.Error{Kind: worker.Permanent, Class: jobs.BadJob, Err: errors.New("mantle: " + c.quote(err.Error(), maxQuote))}
 }
 
 // hash returns the SHA-256 of the schema that answers are held to, or "".
@@ -78,26 +84,34 @@ var errNoDocument = errors.New("the answer is not JSON: want one JSON document, 
 // document returns the JSON in an answer's text. That is all of it, as it should
 // be. As models like to put a Markdown fence around JSON, or a sentence before it,
 // such text is searched for documents, and if one and only one is what was asked
-// for, that is the answer: nothing is guessed, and output_text keeps the whole. The
-// error is that of the document, if there is but one.
+// for, that is the answer; output_text keeps the whole. Without a schema to tell, only
+// a fence will do. The error is that of the largest document.
 func (f form) document(text string) ([]byte, error) {
-	all := documents([]byte(text))
-	var found []byte
-	var last error
-	good := 0
-	for _, doc := range all {
-		if err := f.check(doc); err != nil {
-			last = err
-			continue
+	whole := bytes.TrimSpace([]byte(text))
+	if json.Valid(whole) {
+		if err := f.check(whole); err != nil {
+			return nil, err
 		}
-		found = doc
-		good++
+		return whole, nil
+	}
+	var found, largest []byte
+	var wrong error
+	good := 0
+	for _, doc := range f.documents(whole) {
+		err := f.check(doc)
+		switch {
+		case err == nil:
+			found = doc
+			good++
+		case len(doc) > len(largest):
+			largest, wrong = doc, err
+		}
 	}
 	switch {
 	case good == 1:
 		return found, nil
-	case len(all) == 1:
-		return nil, last
+	case good == 0 && wrong != nil:
+		return nil, wrong
 	default:
 		return nil, errNoDocument
 	}
@@ -114,68 +128,70 @@ func (f form) check(doc []byte) error {
 	return f.schema.check(v)
 }
 
-// most is how many places in a text are tried for the beginning of a document.
-const most = 64
+// searched is how many fences, and how many brackets outside of them, are looked at.
+const searched = 64
 
-// documents returns the JSON documents in text: all of it if it is one, else what
-// stands in its Markdown fences, else the objects and arrays in its prose.
-func documents(text []byte) [][]byte {
-	text = bytes.TrimSpace(text)
-	if json.Valid(text) {
-		return [][]byte{text}
-	}
-	if all, has := fenced(text); has {
-		return all
-	}
-	return inProse(text)
-}
-
-var fence = []byte("```")
-
-// fenced returns the documents in text's Markdown fences, and whether it has any
-// fence.
-func fenced(text []byte) (all [][]byte, has bool) {
-	for range most {
-		_, rest, opened := bytes.Cut(text, fence)
-		if !opened {
+// documents returns the JSON documents in text: what stands in its Markdown fences
+// and, if there is a schema to tell answers from examples, the objects and arrays
+// outside of those.
+func (f form) documents(text []byte) (all [][]byte) {
+	var outside [][]byte
+	for range searched {
+		before, inner, after, ok := fence(text)
+		if !ok {
 			break
 		}
-		has = true
-		inner, after, _ := bytes.Cut(rest, fence)
-		if line := bytes.IndexByte(inner, '\n'); line >= 0 { // the language is on the first line
-			inner = inner[line:]
-		}
-		if inner = bytes.TrimSpace(inner); json.Valid(inner) {
+		if json.Valid(inner) {
 			all = append(all, inner)
 		}
+		outside = append(outside, before)
 		text = after
 	}
-	return all, has
+	if f.schema == nil {
+		return all
+	}
+	for _, prose := range append(outside, text) {
+		all = append(all, inProse(prose)...)
+	}
+	return all
 }
 
-// inProse returns the objects and arrays in text.
+// fenceLine is a line that begins or ends a fence.
+var fenceLine = regexp.MustCompile("(?m)^[ \t]*```.*$")
+
+// fence returns what the first Markdown fence in text encloses, what is before it, and
+// what comes after.
+func fence(text []byte) (before, inner, after []byte, ok bool) {
+	lines := fenceLine.FindAllIndex(text, 2)
+	if len(lines) < 2 {
+		return nil, nil, nil, false
+	}
+	first, last := lines[0], lines[1]
+	return text[:first[0]], bytes.TrimSpace(text[first[1]:last[0]]), text[last[1]:], true
+}
+
+// inProse returns the objects and arrays in text. One that is broken is passed over
+// whole: what is inside of it is a part of an answer, and no answer.
 func inProse(text []byte) (all [][]byte) {
-	for range most {
+	for range searched {
 		at := bytes.IndexAny(text, "{[")
 		if at < 0 {
 			break
 		}
 		text = text[at:]
-		var doc json.RawMessage
-		if json.NewDecoder(bytes.NewReader(text)).Decode(&doc) != nil {
-			text = text[1:]
-			continue
+		end := skim.End(text, 0)
+		if doc := text[:end:end]; json.Valid(doc) {
+			all = append(all, doc)
 		}
-		all = append(all, text[:len(doc):len(doc)])
-		text = text[len(doc):]
+		text = text[end:]
 	}
 	return all
 }
 
 // violation is the verdict on an answer that is not of its form.
-func violation(err error) verdict {
+func (f form) violation(err error) verdict {
 	if errors.Is(err, errWork) {
-		return permanent(jobs.BadJob, "upwell.schema: "+err.Error())
+		return ours(permanent(jobs.BadJob, err.Error()))
 	}
 	v := permanent(jobs.SchemaFailed, "")
 	if errors.Is(err, errNoDocument) {
@@ -183,12 +199,25 @@ func violation(err error) verdict {
 		return v
 	}
 	var why, bare, list strings.Builder
-	for _, f := range findings(err) {
-		fmt.Fprintf(&why, "; at %q: %s", f.at, f.text)
-		fmt.Fprintf(&bare, "; at %q: %s", f.at, f.keyword)
-		fmt.Fprintf(&list, "\n- at %q: %s", f.at, f.text)
+	for _, found := range findings(err) {
+		fmt.Fprintf(&why, "; at %q: %s", found.at, found.text)
+		fmt.Fprintf(&bare, "; at %q: %s", f.anonymous(found.at), found.keyword)
+		fmt.Fprintf(&list, "\n- at %q: %s", found.at, found.text)
 	}
 	const what = "the answer is against the schema"
 	v.why, v.bare, v.findings = what+why.String(), what+bare.String(), what+":"+list.String()
 	return v
 }
+
+// anonymous returns a JSON pointer with a star for each key that the model chose.
+func (f form) anonymous(pointer string) string {
+	tokens := strings.Split(pointer, "/")
+	for i, t := range tokens {
+		if _, err := strconv.Atoi(t); err != nil && t != "" && (f.schema == nil || !f.schema.names[unescaped.Replace(t)]) {
+			tokens[i] = "*"
+		}
+	}
+	return strings.Join(tokens, "/")
+}
+
+var unescaped = strings.NewReplacer("~1", "/", "~0", "~")

@@ -17,7 +17,7 @@ type reply struct {
 	Model       string          `json:"model"`
 	ServiceTier string          `json:"service_tier"`
 	Error       json.RawMessage `json:"error"`
-	Usage       usage           `json:"usage"`
+	Usage       *usage          `json:"usage"`
 
 	// Responses
 	Status     string `json:"status"`
@@ -62,7 +62,10 @@ type details struct {
 	Reasoning int64 `json:"reasoning_tokens"`
 }
 
-func (u usage) tokens() jobs.Usage {
+func (u *usage) tokens() jobs.Usage {
+	if u == nil {
+		return jobs.Usage{}
+	}
 	return jobs.Usage{
 		InputTokens:     max(u.Input, u.Prompt, 0),
 		CachedTokens:    max(u.InputMore.Cached, u.PromptMore.Cached, 0),
@@ -124,18 +127,20 @@ func (c *Client) judge(call worker.Call, o outline, f form, res *response) (work
 		Tier:     r.ServiceTier,
 		Usage:    r.Usage.tokens(),
 	}
-	c.book(call, &ans)
+	c.book(call, r.Usage != nil, &ans)
 	text, acts, v := r.read(call.Job.URL)
 	ans.Text = text
 	ans.Schema = f.hash()
 	if v.why == "" && f.json && !acts {
 		if ans.Output, err = f.document(text); err != nil {
-			v = violation(err)
+			v = f.violation(err)
 		}
 	}
 	if v.why != "" {
 		e := c.judged(res, v)
-		e.Answer = &ans
+		if r.billed(v) {
+			e.Answer = &ans
+		}
 		if o.goesOn(call.Job) {
 			e.Findings = v.findings
 		}
@@ -145,6 +150,16 @@ func (c *Client) judge(call worker.Call, o outline, f form, res *response) (work
 		return worker.Answer{}, e
 	}
 	return ans, nil
+}
+
+// billed reports whether an answer that is no good was paid for. One that says that
+// there was no room never is, and one that failed in band is if it counts tokens.
+func (r *reply) billed(v verdict) bool {
+	if v.kind == worker.Throttled || v.kind == worker.Unavailable {
+		return false
+	}
+	failed := len(r.Error) > 0 && !bytes.Equal(r.Error, []byte("null")) || r.Status == "failed"
+	return !failed || r.Usage.tokens() != jobs.Usage{}
 }
 
 // read returns what the model said, whether it asks for a tool to be called,

@@ -1,6 +1,10 @@
 package mantle
 
-import "slices"
+import (
+	"slices"
+
+	"upwell/jobs/skim"
+)
 
 // xaiRefuses are the keywords that xAI's structured outputs do not take.
 // Source: docs.x.ai, Structured Outputs; no source says what Bedrock makes of
@@ -12,7 +16,7 @@ var literals = []string{"enum", "const", "default", "examples", "example", "requ
 
 // schemaMaps are the keywords whose values are schemas by a name of the author's, who
 // may well call a property minLength.
-var schemaMaps = []string{"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+var schemaMaps = []string{"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 
 // narrow appends schema to dst, without the keywords that xAI does not take.
 // Order stays as it is: models write properties in the order of the schema.
@@ -35,11 +39,11 @@ func narrow(dst, schema []byte) []byte {
 
 func narrowAll(dst, array []byte) []byte {
 	dst = append(dst, '[')
-	for v := range elements(array, 0) {
+	for v := range skim.Items(array, 0) {
 		if dst[len(dst)-1] != '[' {
 			dst = append(dst, ',')
 		}
-		dst = narrow(dst, v.of(array))
+		dst = narrow(dst, v.Of(array))
 	}
 	return append(dst, ']')
 }
@@ -52,14 +56,14 @@ func object(dst, text []byte, each func(dst, key, value []byte) ([]byte, bool)) 
 	}
 	dst = append(dst, '{')
 	comma := false
-	for key, v := range members(text, 0) {
+	for m := range skim.Members(text, 0) {
 		before := len(dst)
 		if comma {
 			dst = append(dst, ',')
 		}
-		dst = append(append(dst, quote(string(key))...), ':')
+		dst = append(append(dst, quote(string(m.Key))...), ':')
 		var kept bool
-		if dst, kept = each(dst, key, v.of(text)); !kept {
+		if dst, kept = each(dst, m.Key, m.Of(text)); !kept {
 			dst = dst[:before]
 			continue
 		}

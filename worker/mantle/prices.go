@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -54,6 +55,9 @@ func ParsePrices(text []byte) (PriceList, error) {
 	if err := d.Decode(&file); err != nil {
 		return PriceList{}, fmt.Errorf("prices: %w", err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return PriceList{}, errors.New("prices: more text after the list")
+	}
 	if _, err := time.Parse(time.DateOnly, file.Date); err != nil {
 		return PriceList{}, fmt.Errorf("prices: date: %q, want the day of the list, such as 2026-01-02", file.Date)
 	}
@@ -62,7 +66,7 @@ func ParsePrices(text []byte) (PriceList, error) {
 		l.Models[model] = make(map[string]jobs.Price)
 		for tier, p := range tiers {
 			for name, v := range map[string]*float64{"input": p.Input, "cached": p.Cached, "output": p.Output} {
-				if v == nil || *v < 0 {
+				if v == nil || *v < 0 || *v > maxPrice {
 					return PriceList{}, fmt.Errorf("prices: models.%s.%s.%s: want a price in USD for a million tokens", model, tier, name)
 				}
 			}
@@ -74,6 +78,9 @@ func ParsePrices(text []byte) (PriceList, error) {
 	}
 	return l, nil
 }
+
+// maxPrice is more than anybody asks for a million tokens, in USD.
+const maxPrice = 1e6
 
 // A listedPrice is a price whose members may be missing.
 type listedPrice struct {
@@ -92,11 +99,11 @@ func (c *Client) Price(model, tier string) *jobs.Price {
 	return &p
 }
 
-// book adds what an answer cost, by the tier that served it, and learns from
-// its count of tokens.
-func (c *Client) book(call worker.Call, ans *worker.Answer) {
+// book adds what an answer cost, by the tier that served it, if it counts its tokens,
+// and learns from them.
+func (c *Client) book(call worker.Call, counted bool, ans *worker.Answer) {
 	ans.CostUSD = jobs.UnknownUSD()
-	if ans.Price = c.Price(call.Job.Model, cmp.Or(ans.Tier, call.Lane.Tier)); ans.Price != nil {
+	if ans.Price = c.Price(call.Job.Model, cmp.Or(ans.Tier, call.Lane.Tier)); ans.Price != nil && counted {
 		ans.CostUSD = ans.Price.Of(ans.Usage)
 	}
 	c.density.learn(call.Job.Model, sent(call), ans.Usage.InputTokens)

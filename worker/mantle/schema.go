@@ -2,10 +2,12 @@ package mantle
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -13,23 +15,17 @@ import (
 )
 
 const (
-	// MaxSchema is the largest schema that is taken, in bytes. Schemas of a
-	// thousand fields are a fifth of that.
-	MaxSchema = 256 << 10
-
-	// maxSchemas bounds the compiled schemas that are kept. A run has one or a
-	// few; only jobs that each bring their own come to more.
+	// maxSchemas and maxKept bound the compiled schemas that are kept, by their
+	// number and by about how many bytes they take. A run has one or a few; only
+	// jobs that each bring their own come to more.
 	maxSchemas = 256
+	maxKept    = 64 << 20
 
-	// maxFindings bounds what a schema error quotes, in bytes: enough for a
-	// repair turn to act on, little enough for a dead letter's attributes.
+	// maxFindings bounds what a schema error quotes, in bytes, and maxFinding each
+	// place and reason in it: enough for a repair turn to act on, little enough for
+	// a dead letter's attributes.
 	maxFindings = 2 << 10
-
-	// maxWork bounds the comparisons of an answer with a schema's parts: schemas
-	// come from anybody, and one of a few lines can ask for 2^100. A list of
-	// 20,000 objects takes some 60,000, and the bound is reached within about a
-	// second.
-	maxWork = 1 << 20
+	maxFinding  = 300
 )
 
 // CheckSchema reports what is wrong with a JSON Schema that jobs are to have. It
@@ -41,32 +37,33 @@ func CheckSchema(text []byte) error {
 
 // A schema is a compiled JSON Schema.
 type schema struct {
-	once   sync.Once
-	hash   string // SHA-256 of its text, in hexadecimal
-	narrow []byte // its text, without what xAI's models refuse
-	err    error
-
-	mu       sync.Mutex // one check at a time, as they share the count
+	once     sync.Once
+	hash     string // SHA-256 of its text, in hexadecimal
+	narrow   []byte // its text, without what xAI's models refuse
 	compiled *jsonschema.Schema
-	work     int // of the check under way
+	names    map[string]bool // of properties
+	program  int             // instructions of its regular expressions
+	err      error
 }
-
-// errWork is the error of a check that takes too long.
-var errWork = errors.New("to check the answer against the schema takes too many steps: its anyOf, oneOf and $ref multiply each other")
 
 // check returns what the validator finds wrong with v.
 func (s *schema) check(v any) (err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.work = 0
-	defer func() {
-		if r := recover(); r == errWork { //nolint:errorlint // it is the very value
-			err = errWork
-		} else if r != nil {
-			panic(r)
-		}
-	}()
+	if err := (&bound{depth: maxAnswerDepth}).check(v, 0); err != nil {
+		return err
+	}
+	if (&estimate{known: make(map[meeting]int)}).of(s.compiled, spotOf(v)) > maxWork {
+		return errWork
+	}
+	defer rescue(&err)
 	return s.compiled.Validate(v)
+}
+
+// rescue makes an error of a panic: the validator's faults are one job's matter, and
+// no reason to stop the others.
+func rescue(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("the validator failed: %.200v", r)
+	}
 }
 
 // A finding is one thing that is wrong with an answer.
@@ -84,11 +81,17 @@ func findings(err error) (all []finding) {
 	}
 	size := 0
 	for _, unit := range invalid.BasicOutput().Errors {
-		if unit.Error == nil || size > maxFindings {
+		if unit.Error == nil {
 			continue
 		}
-		f := finding{unit.InstanceLocation, unit.KeywordLocation[strings.LastIndexByte(unit.KeywordLocation, '/')+1:], unit.Error.String()}
-		size += len(f.at) + len(f.text)
+		f := finding{
+			shorten(unit.InstanceLocation, maxFinding),
+			unit.KeywordLocation[strings.LastIndexByte(unit.KeywordLocation, '/')+1:],
+			shorten(unit.Error.String(), maxFinding),
+		}
+		if size += len(f.at) + len(f.text); size > maxFindings && len(all) > 0 {
+			break
+		}
 		all = append(all, f)
 	}
 	return all
@@ -106,15 +109,25 @@ func (s *schema) accepted(text []byte, model string) []byte {
 type schemas struct {
 	mu     sync.Mutex
 	byHash map[[sha256.Size]byte]*schema
+	size   int // about how many bytes they take
 }
 
 func (c *schemas) compile(text []byte) (*schema, error) {
 	if len(text) > MaxSchema { // before anything is done with it
-		return nil, fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
+		return nil, tooLong(text)
 	}
 	s := c.entry(text)
-	s.once.Do(func() { s.err = s.compile(text) })
+	s.once.Do(func() {
+		s.err = s.compile(text)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.size += 200 * s.program
+	})
 	return s, s.err
+}
+
+func tooLong(text []byte) error {
+	return fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
 }
 
 func (c *schemas) entry(text []byte) *schema {
@@ -124,21 +137,20 @@ func (c *schemas) entry(text []byte) *schema {
 	if s := c.byHash[hash]; s != nil {
 		return s
 	}
-	for old := range c.byHash {
-		if len(c.byHash) < maxSchemas {
-			break
-		}
-		delete(c.byHash, old) // any: who uses it still has it
+	if len(c.byHash) >= maxSchemas || c.size > maxKept {
+		clear(c.byHash) // who uses one still has it
+		c.size = 0
 	}
+	c.size += 40 * len(text) // when compiled
 	s := &schema{hash: hex.EncodeToString(hash[:])}
 	c.byHash[hash] = s
 	return s
 }
 
-func (s *schema) compile(text []byte) error {
+func (s *schema) compile(text []byte) (err error) {
 	switch {
 	case len(text) > MaxSchema:
-		return fmt.Errorf("%d bytes long, want at most %d", len(text), MaxSchema)
+		return tooLong(text)
 	case !bytes.HasPrefix(text, []byte("{")):
 		return errors.New("not a JSON object, want a JSON Schema")
 	}
@@ -146,20 +158,45 @@ func (s *schema) compile(text []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := (&bound{parts: maxParts, depth: maxDepth}).check(doc, 0); err != nil {
+		return err
+	}
+	defer rescue(&err)
 	const name = "job:///schema.json"
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	c.AssertVocabs()
-	c.RegisterVocabulary(&jsonschema.Vocabulary{URL: "urn:upwell:work", Compile: s.meter})
 	c.UseLoader(nowhere{})
+	patterns := patterns{byText: make(map[string]*pattern)}
+	c.UseRegexpEngine(patterns.compile)
 	if err := c.AddResource(name, doc); err != nil {
 		return err
 	}
 	if s.compiled, err = c.Compile(name); err != nil {
-		return unfit(err)
+		return cmp.Or(patterns.err, unfit(err)) // the validator does not say what is wrong with one
 	}
-	s.narrow = narrow(nil, text)
+	s.program = patterns.program
+	s.narrow, s.names = narrow(nil, text), make(map[string]bool)
+	properties(doc, s.names)
 	return nil
+}
+
+// properties adds to names what the properties in a schema are called.
+func properties(v any, names map[string]bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, m := range v {
+			if named, ok := m.(map[string]any); ok && key == "properties" {
+				for name := range named {
+					names[name] = true
+				}
+			}
+			properties(m, names)
+		}
+	case []any:
+		for _, item := range v {
+			properties(item, names)
+		}
+	}
 }
 
 // unfit words why a schema does not compile.
@@ -182,33 +219,9 @@ func unfit(err error) error {
 type nowhere struct{}
 
 // Load implements [jsonschema.URLLoader].
-func (nowhere) Load(url string) (any, error) {
-	return nil, fmt.Errorf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does", url)
-}
-
-// meter has each comparison with a part of the schema counted.
-func (s *schema) meter(_ *jsonschema.CompilerContext, part map[string]any) (jsonschema.SchemaExt, error) {
-	m := &meter{s: s, alternatives: 1}
-	for _, keyword := range []string{"allOf", "anyOf", "oneOf", "enum"} {
-		list, _ := part[keyword].([]any)
-		m.alternatives += len(list)
+func (nowhere) Load(to string) (any, error) {
+	if u, err := url.Parse(to); err == nil {
+		to = u.Redacted()
 	}
-	patterns, _ := part["patternProperties"].(map[string]any)
-	m.patterns = len(patterns)
-	return m, nil
-}
-
-// A meter counts the comparisons with one part of a schema.
-type meter struct {
-	s            *schema
-	alternatives int // each compared with the value
-	patterns     int // each compared with each of its properties
-}
-
-// Validate implements [jsonschema.SchemaExt].
-func (m *meter) Validate(_ *jsonschema.ValidatorContext, v any) {
-	object, _ := v.(map[string]any)
-	if m.s.work += m.alternatives + m.patterns*len(object); m.s.work > maxWork {
-		panic(errWork)
-	}
+	return nil, fmt.Errorf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does", to)
 }

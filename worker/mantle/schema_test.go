@@ -34,7 +34,9 @@ func TestOutput(t *testing.T) {
 		"as it is":      {" { \"n\" : 90071992547409931 }\n", `{ "n" : 90071992547409931 }`},
 		"fence":         {"```json\n{\"n\":1}\n```", `{"n":1}`},
 		"plain fence":   {"\n```\n{\"n\":\n1}\n```\n", "{\"n\":\n1}"},
-		"one line":      {"```{\"n\":1}```", `{"n":1}`},
+		"one line":      {"```{\"n\":1}```", `{"n":1}`}, // which is no fence
+		"a fence in it": {"Here it is: {\"n\":1,\"x\":\"use ```y```\"} or rather {\"n\":2}", `{"n":2}`},
+		"beside fence":  {"Like\n```\n{\"x\":0}\n```\nthis: {\"n\":1}", `{"n":1}`},
 		"prose":         {`Here it is: {"n":1}. I hope this helps.`, `{"n":1}`},
 		"around fence":  {"Here:\n```json\n{\"n\":1}\n```\nI hope this helps [1].", `{"n":1}`},
 		"cut fence":     {"```json\n{\"n\":1}", `{"n":1}`},
@@ -69,6 +71,13 @@ func TestNoOutput(t *testing.T) {
 		"text":         {`no`, inline, notJSON, notJSON},
 		"broken":       {`{"n":1`, inline, notJSON, notJSON},
 		"braces":       {strings.Repeat("{", 10_000), inline, notJSON, notJSON},
+		"a part of it": {`{"m":{"n":1},}`, inline, notJSON, notJSON},
+		"unfinished":   {`{"m":{"n":1}`, inline, notJSON, notJSON},
+		"a comment":    {"{\"m\": // the main one\n{\"n\":1}}", inline, notJSON, notJSON},
+		"an example":   {"Like\n```\n{\"n\":0}\n```\nthis: {\"n\":1}", inline, notJSON, notJSON},
+		"two wrong":    {`{"n":"x"} {"n":"xy"}`, inline, `at "/n": got string`, `at "/n": got string`},
+		"huge number":  {`{"n":1e10000000}`, inline, "the number 1e10000000 is out of bounds", "out of bounds"},
+		"deep":         {strings.Repeat("[", 300) + strings.Repeat("]", 300), inline, "nested deeper than 200 levels", "deeper"},
 		"format":       {`"nodate"`, `{"schema":{"type":"string","format":"date"}}`, "date", "date"},
 		"what is kept": {`"toolong"`, `{"schema":{"type":"string","maxLength":3}}`, "maxLength", "maxLength"},
 	} {
@@ -182,7 +191,14 @@ func TestHostileSchemas(t *testing.T) {
 		"no object":       {`[]`, "not a JSON object"},
 		"no JSON":         {`{"type":`, "EOF"},
 		"no schema":       {`{"type":"thing"}`, `no JSON Schema: at "/type": `},
-		"deep":            {strings.Repeat(`{"items":`, 12_000) + `{}` + strings.Repeat(`}`, 12_000), "depth"},
+		"deep":            {strings.Repeat(`{"items":`, 2000) + `{}` + strings.Repeat(`}`, 2000), "nested deeper than 100 levels"},
+		"wide":            {`{"allOf":[` + strings.Repeat(`{},`, 20_000) + `{}]}`, "more than 10000 values"},
+		"a huge number":   {`{"multipleOf":1e10000000}`, "the number 1e10000000 is out of bounds"},
+		"many digits":     {`{"maximum":` + strings.Repeat("9", 2000) + `}`, "out of bounds"},
+		"a huge pattern":  {`{"pattern":"` + strings.Repeat(`(a?b?c?d?){1000}`, 60) + `"}`, "too large: its repetitions multiply each other"},
+		"a long pattern":  {`{"pattern":"` + strings.Repeat(`a`, 2000) + `"}`, "2000 bytes long, want at most 1000"},
+		"no pattern":      {`{"pattern":"(?=a)"}`, `the pattern "(?=a)": error parsing regexp`},
+		"a password":      {`{"$ref":"https://me:hunter2@example.org/x.json"}`, `"https://me:xxxxx@example.org/x.json"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := mantle.CheckSchema([]byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "loading") {
@@ -200,35 +216,51 @@ func TestHostileSchemas(t *testing.T) {
 	}
 }
 
-// TestCheckIsBounded has schemas that ask for 2^60 comparisons, by themselves or
-// together with an answer.
+// TestCheckIsBounded has schemas that ask for more comparisons than anybody can make,
+// by themselves or together with an answer. None is begun.
 func TestCheckIsBounded(t *testing.T) {
-	var chain strings.Builder
-	for i := range 60 {
-		fmt.Fprintf(&chain, `"d%d":{"anyOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]},`, i, i+1, i+1)
+	chain := func(link string) string {
+		var defs strings.Builder
+		for i := range 60 {
+			fmt.Fprintf(&defs, `"d%d":`+link+`,`, i, i+1, i+1)
+		}
+		return `"$defs":{` + defs.String() + `"d60":{"type":"integer"}}`
 	}
-	nest := strings.Repeat(`{"a":`, 60) + `1` + strings.Repeat(`}`, 60)
+	nested := func(open, end string) string { return strings.Repeat(open, 60) + `1` + strings.Repeat(end, 60) }
+	numbers := func(n int) string { return strings.Trim(strings.Repeat("50000,", n), ",") }
 	for name, tc := range map[string]struct{ schema, answer string }{
-		"by itself":   {`{"$ref":"#/$defs/d0","$defs":{` + chain.String() + `"d60":{"type":"integer"}}}`, `{"x":1}`},
-		"with nested": {`{"$ref":"#/$defs/x","$defs":{"x":{"anyOf":[{"properties":{"a":{"$ref":"#/$defs/x"}},"required":["b"]},{"properties":{"a":{"$ref":"#/$defs/x"}},"required":["b"]}]}}}`, nest},
+		"by itself":      {`{"$ref":"#/$defs/d0",` + chain(`{"anyOf":[{"$ref":"#/$defs/d%d"},{"$ref":"#/$defs/d%d"}]}`) + `}`, `{"x":1}`},
+		"denied":         {`{"not":{"$ref":"#/$defs/d0"},` + chain(`{"dependencies":{"a":{"$ref":"#/$defs/d%d"},"b":{"$ref":"#/$defs/d%d"}}}`) + `}`, `{"a":1,"b":2}`},
+		"with nested":    {`{"$ref":"#/$defs/x","$defs":{"x":{"anyOf":[{"properties":{"a":{"$ref":"#/$defs/x"}},"required":["b"]},{"properties":{"a":{"$ref":"#/$defs/x"}},"required":["b"]}]}}}`, nested(`{"a":`, `}`)},
+		"with contained": {`{"not":{"$ref":"#/$defs/r"},"$defs":{"r":{"type":"array","items":{"$ref":"#/$defs/r"},"contains":{"$ref":"#/$defs/r"}}}}`, nested(`[`, `]`)},
+		"enumerated":     {`{"items":{"enum":[` + numbers(4000) + `]}}`, `[` + numbers(1000) + `]`},
+		"patterns":       {`{"patternProperties":{"(a?b?c?d?){400}":{},"x":{}}}`, `{"` + strings.Repeat("ab", 200_000) + `":1}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for range 2 { // the first leaves the schema fit for the second
-				_, err := ask(t, tc.answer, prompt(grok), `{"schema":`+tc.schema+`}`)
-				e, ok := errors.AsType[*worker.Error](err)
-				if !ok || e.Class != jobs.BadJob || !strings.Contains(e.Error(), "too many steps") || e.Answer == nil || e.Findings != "" {
-					t.Errorf("Complete = %v, want a bad job for too many steps, with its answer", err)
-				}
+			_, err := ask(t, tc.answer, prompt(grok), `{"schema":`+tc.schema+`}`)
+			e, ok := errors.AsType[*worker.Error](err)
+			if !ok || e.Class != jobs.BadJob || !strings.Contains(e.Error(), "too many steps") || e.Answer == nil || e.Findings != "" {
+				t.Errorf("Complete = %v, want a bad job for too many steps, with its answer", err)
 			}
 		})
 	}
-	// What honest work takes is far below.
-	var list strings.Builder
-	for range 20_000 {
-		list.WriteString(`{"n":1},`)
-	}
-	if _, err := ask(t, `[`+list.String()+`{"n":2}]`, prompt(grok), `{"schema":{"type":"array","items":`+shape+`}}`); err != nil {
-		t.Errorf("20,001 objects: %v, want nil", err)
+}
+
+// TestHonestWorkIsDone has large answers, and schemas that refer to themselves.
+func TestHonestWorkIsDone(t *testing.T) {
+	tree := `{"$ref":"#/$defs/n","$defs":{"n":{"type":"object","properties":{"v":{"type":"integer"},"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]}},"required":["v"],"additionalProperties":false}}}`
+	for name, tc := range map[string]struct{ schema, answer string }{
+		"many objects": {`{"type":"array","items":` + shape + `}`, `[` + strings.Repeat(`{"n":1},`, 20_000) + `{"n":2}]`},
+		"a long list":  {tree, strings.Repeat(`{"v":1,"next":`, 150) + `null` + strings.Repeat(`}`, 150)},
+		"extensible":   {`{"properties":{"a":{"$ref":"#"}},"additionalProperties":{"$ref":"#"}}`, strings.Repeat(`{"a":`, 100) + `1` + strings.Repeat(`}`, 100)},
+		"unique":       {`{"uniqueItems":true,"items":{"enum":["a","b","c"]}}`, `["a","b","c"]`},
+		"a pattern":    {`{"items":{"pattern":"^[a-z]+(-[a-z]+)*$"}}`, `[` + strings.Repeat(`"who-may-terminate",`, 5000) + `"x"]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if ans, err := ask(t, tc.answer, prompt(grok), `{"schema":`+tc.schema+`}`); err != nil || string(ans.Output) != tc.answer {
+				t.Errorf("Complete = %d bytes, %v, want the answer", len(ans.Output), err)
+			}
+		})
 	}
 }
 
@@ -245,6 +277,7 @@ func TestRedact(t *testing.T) {
 		"page":     {502, `<html>` + secret, "mantle: 502 Bad Gateway"},
 		"refusal":  {200, `{"status":"completed","output":[{"content":[{"type":"refusal","refusal":"` + secret + `"}]}]}`, "mantle: the model refused"},
 		"schema":   {200, message(`{"n":"` + secret + `"}`), `mantle: the answer is against the schema; at "/n": type`},
+		"a key":    {200, message(`{"` + secret + `":1,"n":1}`), `mantle: the answer is against the schema; at "": additionalProperties`},
 		"no JSON":  {200, message(secret), "mantle: the answer is not JSON: want one JSON document, with nothing before or behind it"},
 		"failed":   {200, `{"status":"failed","error":{"code":"server_error","message":"` + secret + `"}}`, "mantle: status 200"},
 		"odd end":  {200, `{"status":"incomplete","incomplete_details":{"reason":"` + secret + `"}}`, "mantle: status 200"},
@@ -257,6 +290,25 @@ func TestRedact(t *testing.T) {
 				t.Errorf("error %q, want %q", e, tc.want)
 			}
 		})
+	}
+}
+
+// TestRedactPointers has the model choose a key, and what is beneath it is wrong.
+func TestRedactPointers(t *testing.T) {
+	c := newClient(t, mantle.Config{HTTPClient: always(200, message(`{"known":[{"Jane Doe":1}]}`)), Redact: true})
+	e := failure(t.Context(), t, c, call(t, jobs.Responses, prompt(grok),
+		`{"schema":{"properties":{"known":{"items":{"additionalProperties":{"type":"string"}}}}}}`))
+	const want = `mantle: the answer is against the schema; at "/known/0/*": type`
+	if e.Error() != want || !strings.Contains(e.Findings, "/known/0/Jane Doe") {
+		t.Errorf("error %q with findings %q, want %q, and the model told all", e, e.Findings, want)
+	}
+}
+
+// TestFindingIsBounded has one finding of half a megabyte.
+func TestFindingIsBounded(t *testing.T) {
+	_, err := ask(t, `"`+strings.Repeat("x", 500_000)+`"`, prompt(grok), `{"schema":{"enum":["a"],"pattern":"^a"}}`)
+	if e, ok := errors.AsType[*worker.Error](err); !ok || len(e.Findings) > 3000 || len(e.Error()) > 3000 {
+		t.Errorf("%d bytes of findings, %d of text, want 3,000 at most", len(e.Findings), len(e.Error()))
 	}
 }
 
