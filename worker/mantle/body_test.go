@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"upwell/jobs"
 	"upwell/worker"
 	"upwell/worker/mantle"
@@ -154,49 +152,6 @@ func TestGrokGetsNoKeywordItRefuses(t *testing.T) {
 	}
 }
 
-func FuzzMembers(f *testing.F) {
-	for _, s := range []string{
-		`{}`, `{"a":1}`, ` {"a" : "x\\\"}" ,"b":[{},"]"],"c":-1e9 ,"\u0061":null}`, `{"a"`, `{"a":`, `{"a\"`, `{"":""}`, `{"a\\":"b\\"}`, `[1, [2],"]",{}]`, `{"a":1,}`, `{"`,
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		got, elements := mantle.Members(text), mantle.Elements(append([]byte("["), text...))
-		_ = elements // no panic is all that is wanted of them here
-		var want map[string]json.RawMessage
-		if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &want) != nil {
-			return
-		}
-		if len(got) != len(want) {
-			t.Fatalf("members of %q: %d, want %d", text, len(got), len(want))
-		}
-		for k, v := range want {
-			// Broken UTF-8 in a key comes out of the decoder as U+FFFD.
-			if g, ok := got[k]; ok && g != string(v) || !ok && !strings.Contains(k, "\ufffd") {
-				t.Errorf("member %q of %q = %q, want %q", k, text, g, v)
-			}
-		}
-	})
-}
-
-func FuzzElements(f *testing.F) {
-	f.Add([]byte(`[1 , "a]\"" ,[[2],{}],null ]`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var want []json.RawMessage
-		if len(text) == 0 || text[0] != '[' || json.Unmarshal(text, &want) != nil {
-			return
-		}
-		var as []string
-		for _, v := range want {
-			as = append(as, string(v))
-		}
-		if d := cmp.Diff(as, mantle.Elements(text)); d != "" {
-			t.Errorf("elements of %q (-want +got):\n%s", text, d)
-		}
-	})
-}
-
-// Whatever a job's body is, what is sent has its members and the defaults.
 func FuzzDefaults(f *testing.F) {
 	f.Add(`{"model":"m","input":"x\\"}`, true)
 	f.Add(`{"service_tier":null,"model":"m","text":{"a":1},"store":null}`, false)
