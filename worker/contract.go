@@ -170,9 +170,9 @@ type Error struct {
 	// be asked to mend its answer: see [Call.Flaw].
 	Findings string
 
-	// Limit is the number of output tokens that Answer ended at. It is zero
-	// unless Class is Truncated and a higher one can be asked for: see
-	// [Call.MaxOutput].
+	// Limit is the number of output tokens that Answer ended at, as far as it is
+	// known, when Class is Truncated: a higher one can be asked for with
+	// [Call.MaxOutput]. Zero otherwise.
 	Limit int
 
 	// Answer is what was answered, and paid for, when the call succeeded as

@@ -92,6 +92,9 @@ func fail(code int, err error) error {
 }
 
 func main() {
+	// A reader that has seen enough, such as head, is told to a verb as an error of
+	// writing, so that it lets go of what it holds.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal drains; with the handler gone, a second one kills.
 	context.AfterFunc(ctx, stop)
@@ -155,7 +158,10 @@ func report(e env, err error) int {
 	if !ok {
 		f = &failure{exitConfig, err}
 	}
-	if f.err != nil {
+	switch {
+	case errors.Is(f.err, syscall.EPIPE):
+		return exitFailed
+	case f.err != nil:
 		fmt.Fprintln(e.stderr, "upwell:", f.err)
 	}
 	return f.code

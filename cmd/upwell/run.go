@@ -52,6 +52,9 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	if c.RunName == "" {
 		c.RunName = file.Run()
 	}
+	if err := jobs.CheckRun(c.RunName); err != nil {
+		return fail(exitUsage, fmt.Errorf("--run: %w", err))
+	}
 	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet}
 	if s.schemas, err = c.read(); err != nil {
 		return fail(exitUsage, err)

@@ -93,8 +93,9 @@ func (c *statusCmd) Run(ctx context.Context, e env) error {
 		if err := c.print(e, r); err != nil {
 			return err
 		}
-		if r.Left <= 0 || !c.Watch {
-			if r.Left <= 0 && r.Failed > 0 {
+		done := r.Left <= 0 && !r.mayBeBack()
+		if done || !c.Watch {
+			if done && r.Failed > 0 {
 				return &failure{code: exitFailed}
 			}
 			return nil
@@ -262,6 +263,10 @@ func (t *tally) finish() {
 	}
 }
 
+// mayBeBack reports whether jobs that failed may have been sent back: they count as
+// failed until they are answered.
+func (r *statusReport) mayBeBack() bool { return r.Failed > 0 && r.Queue != nil && r.Queue.Total() > 0 }
+
 func (c *statusCmd) print(e env, r statusReport) error {
 	if c.JSON {
 		return json.NewEncoder(e.stdout).Encode(r)
@@ -275,6 +280,9 @@ func (c *statusCmd) print(e env, r statusReport) error {
 		rows = append(rows, progress.Row{Name: "  " + string(class), Value: fmt.Sprint(r.Classes[class])})
 	}
 	rows = append(rows, progress.Row{Name: "left", Value: fmt.Sprint(r.Left)})
+	if r.Left == 0 && r.mayBeBack() {
+		rows = append(rows, progress.Row{Name: "", Value: "some of the failed may be in the queue again"})
+	}
 	if q := r.Queue; q != nil {
 		rows = append(rows, progress.Row{Name: "queue", Value: fmt.Sprintf("%d waiting, %d in flight, %d delayed (all runs, approximately)", q.Visible, q.Hidden, q.Delayed)})
 	}

@@ -47,6 +47,9 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if c.RunName == "" {
 		c.RunName = file.Run()
 	}
+	if err := jobs.CheckRun(c.RunName); err != nil {
+		return fail(exitUsage, fmt.Errorf("--run: %w", err))
+	}
 	schemas, err := c.read()
 	if err != nil {
 		return fail(exitUsage, err)

@@ -53,7 +53,7 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return fail(exitConfig, err)
 	}
 	if c.ExitWhenEmpty && n.Buried > 0 {
-		return fail(exitFailed, fmt.Errorf("%d jobs were dead-lettered: see the queue and the run's errors", n.Buried))
+		return fail(exitFailed, fmt.Errorf("%d jobs were dead-lettered: upwell dead list says why", n.Buried))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package mantle
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -145,7 +146,7 @@ func (c *Client) judge(call worker.Call, o outline, f form, res *response) (work
 			e.Findings = v.findings
 		}
 		if v.class == jobs.Truncated {
-			e.Limit = c.limit(call, o)
+			e.Limit = cmp.Or(c.limit(call, o), int(ans.Usage.OutputTokens))
 		}
 		return worker.Answer{}, e
 	}

@@ -53,6 +53,9 @@ func ParsePrices(text []byte) (PriceList, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&file); err != nil {
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			err = fmt.Errorf("%s: a JSON %s, want the form that upwell's own list has", cmp.Or(e.Field, "the file"), e.Value)
+		}
 		return PriceList{}, fmt.Errorf("prices: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -65,9 +68,10 @@ func ParsePrices(text []byte) (PriceList, error) {
 	for model, tiers := range file.Models {
 		l.Models[model] = make(map[string]jobs.Price)
 		for tier, p := range tiers {
-			for name, v := range map[string]*float64{"input": p.Input, "cached": p.Cached, "output": p.Output} {
+			for i, v := range []*float64{p.Input, p.Cached, p.Output} {
 				if v == nil || *v < 0 || *v > maxPrice {
-					return PriceList{}, fmt.Errorf("prices: models.%s.%s.%s: want a price in USD for a million tokens", model, tier, name)
+					name := []string{"input", "cached", "output"}[i]
+					return PriceList{}, fmt.Errorf("prices: models.%s.%s.%s: want a price in USD for a million tokens, such as 1.25", model, tier, name)
 				}
 			}
 			l.Models[model][tier] = jobs.Price{Input: *p.Input, Cached: *p.Cached, Output: *p.Output, AsOf: file.Date}

@@ -10,6 +10,7 @@ import (
 
 	"upwell/jobs"
 	"upwell/throttle"
+	"upwell/worker"
 	"upwell/worker/mantle"
 )
 
@@ -58,7 +59,10 @@ func TestPrice(t *testing.T) {
 
 func TestParsePricesRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		`[]`: "prices: json",
+		`[]`: "prices: the file: a JSON array",
+		`{"date":"2026-01-02","models":{"m":{"flex":{"input":"1"}}}}`:                                 "models.input: a JSON string",
+		`{"date":"2026-01-02","models":{"m":{"flex":{"input":1,"cached":1e300,"output":1}}}}`:         "models.m.flex.cached: want a price",
+		`{"date":"2026-01-02","models":{"m":{"flex":{"input":1,"cached":1,"output":1}}}} x`:           "more text after the list",
 		`{"date":"2026-01-02","models":{"m":{"default":{"input":1,"cached":0,"output":2}}},"note":1}`: `unknown field "note"`,
 		`{"date":"soon","models":{"m":{"default":{"input":1,"cached":0,"output":2}}}}`:                `date: "soon", want the day`,
 		`{"date":"2026-01-02","models":{"m":{"flex":{"input":1,"output":2}}}}`:                        "models.m.flex.cached: want a price",
@@ -82,6 +86,24 @@ func TestCostFollowsTheTierThatServed(t *testing.T) {
 		if err != nil || math.Abs(float64(ans.CostUSD)-want) > 1e-12 {
 			t.Errorf("served %s: %v, %v, want %v", served, ans.CostUSD, err, want)
 		}
+	}
+}
+
+// An answer that does not count its tokens costs what nobody knows.
+func TestUncountedCost(t *testing.T) {
+	body := `{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}`
+	ans, err := newClient(t, mantle.Config{HTTPClient: always(200, body)}).Complete(t.Context(), call(t, jobs.ChatCompletions, prompt(grok)))
+	if err != nil || ans.CostUSD.Known() {
+		t.Errorf("%v, %v, want an unknown cost", ans.CostUSD, err)
+	}
+}
+
+func TestCostOfASecondCall(t *testing.T) {
+	cl := call(t, jobs.Responses, `{"model":"m","input":"x","max_output_tokens":700}`)
+	cl.MaxOutput, cl.Flaw = 2800, &worker.Flaw{Text: strings.Repeat("x", 1000), Findings: strings.Repeat("y", 500)}
+	want := throttle.Cost{Input: (len(cl.Job.Body) + 1500) * 2 / 5, Output: 2800}
+	if got := newClient(t, mantle.Config{}).Cost(cl); got != want {
+		t.Errorf("Cost = %v, want %v", got, want)
 	}
 }
 

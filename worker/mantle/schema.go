@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"net/url"
 	"strings"
 	"sync"
@@ -73,17 +74,15 @@ type finding struct {
 	text    string // the validator's word, which may quote the answer
 }
 
-// findings lists what the validator has found, up to a length that fits anywhere.
+// findings lists what the validator has found, up to a length that fits anywhere. Of
+// what is wrong because of something within, only that is listed.
 func findings(err error) (all []finding) {
 	invalid, ok := errors.AsType[*jsonschema.ValidationError](err)
 	if !ok {
 		return []finding{{text: err.Error()}}
 	}
 	size := 0
-	for _, unit := range invalid.BasicOutput().Errors {
-		if unit.Error == nil {
-			continue
-		}
+	for unit := range leaves(*invalid.DetailedOutput()) {
 		f := finding{
 			shorten(unit.InstanceLocation, maxFinding),
 			unit.KeywordLocation[strings.LastIndexByte(unit.KeywordLocation, '/')+1:],
@@ -95,6 +94,23 @@ func findings(err error) (all []finding) {
 		all = append(all, f)
 	}
 	return all
+}
+
+// leaves yields the errors that have no others as their reason.
+func leaves(unit jsonschema.OutputUnit) iter.Seq[jsonschema.OutputUnit] {
+	return func(yield func(jsonschema.OutputUnit) bool) {
+		if len(unit.Errors) == 0 && unit.Error != nil {
+			yield(unit)
+			return
+		}
+		for _, within := range unit.Errors {
+			for leaf := range leaves(within) {
+				if !yield(leaf) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // accepted returns text, the schema's own, as the model's API takes it.
@@ -162,16 +178,15 @@ func (s *schema) compile(text []byte) (err error) {
 		return err
 	}
 	defer rescue(&err)
-	const name = "job:///schema.json"
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
 	c.UseLoader(nowhere{})
 	patterns := patterns{byText: make(map[string]*pattern)}
 	c.UseRegexpEngine(patterns.compile)
-	if err := c.AddResource(name, doc); err != nil {
+	if err := c.AddResource(schemaName, doc); err != nil {
 		return err
 	}
-	if s.compiled, err = c.Compile(name); err != nil {
+	if s.compiled, err = c.Compile(schemaName); err != nil {
 		return cmp.Or(patterns.err, unfit(err)) // the validator does not say what is wrong with one
 	}
 	s.program = patterns.program
@@ -199,19 +214,20 @@ func properties(v any, names map[string]bool) {
 	}
 }
 
+// schemaName is what the validator calls a schema.
+const schemaName = "job:///schema.json"
+
 // unfit words why a schema does not compile.
 func unfit(err error) error {
 	if load, ok := errors.AsType[*jsonschema.LoadURLError](err); ok {
 		return load.Err
 	}
 	if bad, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
-		last := finding{}
-		for _, f := range findings(bad.Err) {
-			last = f // the innermost
+		if found := findings(bad.Err); len(found) > 0 {
+			return fmt.Errorf("no JSON Schema: at %q: %s", found[0].at, found[0].text)
 		}
-		return fmt.Errorf("no JSON Schema: at %q: %s", last.at, last.text)
 	}
-	return err
+	return errors.New(strings.ReplaceAll(err.Error(), schemaName, ""))
 }
 
 // nowhere loads nothing. Schemas come with jobs, from anybody: the loader that is
@@ -223,5 +239,5 @@ func (nowhere) Load(to string) (any, error) {
 	if u, err := url.Parse(to); err == nil {
 		to = u.Redacted()
 	}
-	return nil, fmt.Errorf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does", to)
+	return nil, fmt.Errorf("it refers to %.200q: references must stay inside of the schema, as #/$defs/NAME does, and $schema be one of the drafts from 4 to 2020-12", to)
 }

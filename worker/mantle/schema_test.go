@@ -109,7 +109,7 @@ func TestNoFindings(t *testing.T) {
 
 func TestFindingsAreBounded(t *testing.T) {
 	_, err := ask(t, "["+strings.Repeat(`"not a number",`, 50_000)+"1]", prompt(grok), `{"schema":{"type":"array","items":{"type":"number"}}}`)
-	if err == nil || len(err.Error()) > 2200 || !strings.Contains(err.Error(), `at "/0"`) {
+	if e, ok := errors.AsType[*worker.Error](err); !ok || len(e.Findings) > 4000 || len(err.Error()) > 2200 || !strings.Contains(err.Error(), `at "/0"`) {
 		t.Errorf("Complete = %d bytes, want the first findings in at most 2,200: %.300v", len(fmt.Sprint(err)), err)
 	}
 }
@@ -122,6 +122,8 @@ func TestOwnFormat(t *testing.T) {
 		output          string
 	}{
 		"json_object":         {jobs.Responses, `{"model":"m","text":{"format":{"type":"json_object"}}}`, ` {"a":1}`, true, `{"a":1}`},
+		"json_object, prose":  {jobs.Responses, `{"model":"m","text":{"format":{"type":"json_object"}}}`, `Here: {"a":1}`, false, ""},
+		"json_object, fence":  {jobs.Responses, `{"model":"m","text":{"format":{"type":"json_object"}}}`, "Here:\n```\n{\"a\":1}\n```", true, `{"a":1}`},
 		"json_object broken":  {jobs.Responses, `{"model":"m","text":{"format":{"type":"json_object"}}}`, `{"a":`, false, ""},
 		"json_schema":         {jobs.Responses, `{"model":"m","text":{"format":` + own + `}}`, `{"n":1}`, true, `{"n":1}`},
 		"json_schema against": {jobs.Responses, `{"model":"m","text":{"format":` + own + `}}`, `{"n":"1"}`, false, ""},
