@@ -77,7 +77,7 @@ var commandLine = []struct {
 		{args: "worker --queue q --bucket b --auth magic", code: 2, stderr: []string{`--auth.*sigv4`}},
 		{args: "run missing.jsonl -o out", code: 2, stderr: []string{`missing\.jsonl`}, unmade: "out"},
 		{args: "run . -o out", code: 2, stderr: []string{`is a folder`}, unmade: "out"},
-		{args: "run nightly.jsonl -o out --run ../elsewhere --simulate", code: 2, stderr: []string{`^upwell: `}, unmade: "elsewhere"},
+		{args: "run nightly.jsonl -o out --run ../elsewhere --simulate", code: 2, stderr: []string{`^upwell: --run: "../elsewhere", want letters`}, unmade: "elsewhere"},
 	}},
 	{"flags, then variables, then the file", []step{
 		{
