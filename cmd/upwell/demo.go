@@ -88,7 +88,8 @@ func (c *demoCmd) conclude(s *session, end ending, script capacity.Script) error
 	if billed != int64(s.sum.Count) {
 		return fail(exitFailed, errors.New("calls and jobs do not match"))
 	}
-	fmt.Fprintf(s.stdout, "look at an answer:  head -1 %s\n", filepath.Join(c.Dir, outputName(demoRun)))
+	fmt.Fprintf(s.stdout, "look at an answer:  head -1 %s\nmake a table:       upwell export %s --dir %s -o %s.csv\n",
+		filepath.Join(c.Dir, outputName(demoRun)), demoRun, c.Dir, demoRun)
 	return nil
 }
 
