@@ -41,15 +41,18 @@ func TestDeadLetters(t *testing.T) {
 	}
 	s.launch(t, "submit", file).exits(t, 0)
 	s.launch(t, "worker", "--exit-when-empty").exits(t, 1)
-	if err := s.dead.Send(t.Context(), []sqsqueue.Outgoing{{Body: []byte(`{"custom_id":"foreign"}`)}}); err != nil {
+	if err := s.dead.Send(t.Context(), []sqsqueue.Outgoing{{Body: []byte(`{"custom_id":"a,foreign"}`)}}); err != nil {
 		t.Fatal(err)
 	}
 
 	list := s.launch(t, "dead", "list")
 	list.exits(t, 0)
 	list.says(t, "standard output", list.stdout.String(), []string{
-		`^7 dead letters in upwell-jobs-dead$`, `^  truncated  5$`, `^  expired    1$`, `^  unknown    1$`, `^truncated  q3   short-0003  200 .*limit of output tokens`, `^unknown    -    foreign .*not written by upwell$`,
+		`^7 dead letters in upwell-jobs-dead$`, `^  truncated  5$`, `^  expired    1$`, `^  unknown    1$`, `^truncated  q3   short-0003  200 .*limit of output tokens`, `^unknown    -    a,foreign .*not written by upwell$`,
 	})
+	if got := s.listed(t, "id=a,foreign,class=unknown"); got != "a,foreign" {
+		t.Errorf("by an id with a comma: %s, want a,foreign", got)
+	}
 	if got, want := s.listed(t, "class=truncated,older=0s"), "large short-0000 short-0001 short-0002 short-0003"; got != want {
 		t.Errorf("truncated: %s, want %s", got, want)
 	}
@@ -74,7 +77,7 @@ func TestDeadLetters(t *testing.T) {
 	dry.exits(t, 1)
 	dry.says(t, "standard output", dry.stdout.String(), []string{
 		`^7 dead letters to redrive$`, `^truncated: q3/\w+(-\d+)? would become$`, `^    "max_output_tokens": 8000`, `^would be left where they are: 2$`,
-		`^  q3/late: its deadline passed`, `^  foreign: not a job: url`, `^nothing was sent$`,
+		`^  q3/late: its deadline passed`, `^  a,foreign: not a job: url`, `^nothing was sent$`,
 	})
 	if c := left(t, s.dead); c.Visible != 7 || c.Hidden != 0 {
 		t.Errorf("dead-letter queue after a dry run: %+v, want 7 visible", c)
@@ -91,8 +94,8 @@ func TestDeadLetters(t *testing.T) {
 	if diff := cmp.Diff([]string{"fine-0000", "fine-0001", "fine-0002", "large", "late", "short-0000", "short-0001", "short-0002", "short-0003"}, s.stored(t, "q3")); diff != "" {
 		t.Errorf("results (-want +got):\n%s", diff)
 	}
-	if got := s.listed(t, ""); got != "foreign" {
-		t.Errorf("letters at the end: %s, want foreign", got)
+	if got := s.listed(t, ""); got != "a,foreign" {
+		t.Errorf("letters at the end: %s, want a,foreign", got)
 	}
 	s.launch(t, "status", "q3").exits(t, 0) // nothing failed any more
 }
@@ -118,6 +121,16 @@ func (s *stack) listed(t *testing.T, where string) string {
 	}
 	slices.Sort(names)
 	return strings.Join(names, " ")
+}
+
+// TestDeadLimits asks for fewer letters than none.
+func TestDeadLimits(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"dead list --queue q --limit=-1", "dead redrive --queue q --limit=-3 --dry-run"} {
+		p := launch(t, nil, strings.Fields(args)...)
+		p.exits(t, 2)
+		p.says(t, "standard error", p.stderr.String(), []string{`^upwell: --limit -[13], want a whole number from 1, or 0 for all$`})
+	}
 }
 
 // TestDeadInterrupted interrupts a list in the middle: the letters are back at once.

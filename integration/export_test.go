@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -288,8 +289,101 @@ func TestExportUnbalanced(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.export(t, 3, "nightly", "-o", out, "-f", "csv", "--allow-partial")
-	l.export(t, 0, "nightly", "-o", out, "-f", "csv", "--allow-partial", "--unordered")
+	p = l.export(t, 0, "nightly", "-o", out, "-f", "csv", "--allow-partial", "--unordered")
+	p.says(t, "standard output", p.stdout.String(), []string{`49 rows`, `nothing here says how many jobs were submitted`})
 	l.export(t, 2, "mightly", "-o", filepath.Join(dir, "other.csv"), "--allow-partial", "--unordered")
+}
+
+// TestExportPartial is of runs of which less is known, or more is stored, than ought to be.
+func TestExportPartial(t *testing.T) {
+	t.Parallel()
+	l, out := newLibrary(t, 20, 10), filepath.Join(t.TempDir(), "out.csv")
+	l.put(t, sink.Results, jobs.Key{Run: "nightly", CustomID: "stray"}, reviewOf(1).lines(10)[sink.Results])
+	p := l.export(t, 0, "nightly", "-o", out, "--allow-partial")
+	p.says(t, "standard output", p.stdout.String(), []string{`20 rows`, `no job is missing, but the account does not balance: see upwell verify nightly`})
+	if err := os.RemoveAll(filepath.Join(l.dir, "runs/nightly/ids")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(l.path(sink.Results, jobs.Key{Run: "nightly", CustomID: "stray"})); err != nil {
+		t.Fatal(err)
+	}
+	p = l.export(t, 0, "nightly", "-o", out, "--allow-partial", "--unordered")
+	p.says(t, "standard output", p.stdout.String(), []string{`20 rows`, `20 jobs were submitted, and nothing here says which`})
+}
+
+// TestExportChecksFirst has mistakes that show before the account is drawn up, which
+// would not balance.
+func TestExportChecksFirst(t *testing.T) {
+	t.Parallel()
+	l, dir := newLibrary(t, 10, 10), t.TempDir()
+	if err := os.Remove(l.path(sink.Results, jobs.Key{Run: "nightly", CustomID: "msa-000000"})); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "mine.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		code       int
+		says       string
+		out, extra string
+	}{
+		{2, `there is no "nope" in output`, filepath.Join(dir, "new") + "/", "--columns=output.nope"},
+		{2, `mine\.txt`, dir, "-q"},
+		{3, `nowhere`, "s3://nowhere/x", "-q"},
+		{2, `mine\.txt is a file`, filepath.Join(dir, "mine.txt") + "/", "-q"},
+		{1, `does not balance`, filepath.Join(dir, "new") + "/", "-q"},
+	} {
+		p := l.export(t, tt.code, "nightly", "-f", "csv", "-o", tt.out, tt.extra)
+		p.says(t, "standard error", p.stderr.String(), []string{tt.says})
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("refused exports left %v, %v, want what was there", entries, err)
+	}
+}
+
+// TestExportTo writes to what is no file that could be replaced.
+func TestExportTo(t *testing.T) {
+	t.Parallel()
+	l, dir := newLibrary(t, 20, 10), t.TempDir()
+	for _, out := range []string{"-", "/dev/stdout"} {
+		p := l.export(t, 0, "nightly", "-o", out, "-f", "csv", "--columns", "custom_id")
+		if got := strings.Count(p.stdout.String(), "\n"); got != 21 || !strings.HasPrefix(p.stdout.String(), "custom_id\nmsa-000000\n") {
+			t.Errorf("-o %s writes %d lines, want a header and 20: %s", out, got, p.stdout.String())
+		}
+		p.says(t, "standard error", p.stderr.String(), []string{`20 rows`})
+	}
+	l.export(t, 0, "nightly", "-o", os.DevNull, "-f", "csv")
+	if info, err := os.Stat(os.DevNull); err != nil || info.Mode().IsRegular() {
+		t.Fatalf("%s is %v, %v", os.DevNull, info.Mode(), err)
+	}
+
+	pipe := filepath.Join(dir, "pipe.csv")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan int) // the reader sends
+	go func() {
+		text, _ := os.ReadFile(pipe)
+		read <- strings.Count(string(text), "\nmsa-")
+	}()
+	l.export(t, 0, "nightly", "-o", pipe, "--columns", "custom_id")
+	if got := <-read; got != 20 {
+		t.Errorf("%d rows came through the pipe, want 20", got)
+	}
+
+	file, link := filepath.Join(dir, "deep", "file.csv"), filepath.Join(dir, "link.csv")
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644), os.Symlink("deep/file.csv", link)); err != nil {
+		t.Fatal(err)
+	}
+	l.export(t, 0, "nightly", "-o", link, "--columns", "custom_id")
+	if to, err := os.Readlink(link); err != nil || to != "deep/file.csv" || len(readLines(t, file)) != 21 {
+		t.Errorf("the link leads to %q, %v, and the file has %d lines, want it as it was, and 21", to, err, len(readLines(t, file)))
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	p := l.export(t, 2, "nightly", "-o", link)
+	p.says(t, "standard error", p.stderr.String(), []string{`link\.csv is a link to deep/file\.csv, which is not there`})
 }
 
 // TestExportMisfit has a column whose type is wrong.
@@ -368,6 +462,16 @@ func TestExportMisplaced(t *testing.T) {
 	if got, err := os.ReadFile(out); err != nil || string(got) != "old" {
 		t.Errorf("the file has %q, %v, want what was there", got, err)
 	}
+	p = l.export(t, 1, "nightly", "-o", out, "--unordered")
+	p.says(t, "standard error", p.stderr.String(), []string{`msa-000001\.json: not a line of this place: it is of job "msa-000002": see upwell verify nightly --read`})
+
+	if err := os.WriteFile(l.path(sink.Results, jobs.Key{Run: "nightly", CustomID: "msa-000001"}), []byte(`{"custom_id":"msa-000001"`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p = l.export(t, 1, "nightly", "-o", out)
+	p.says(t, "standard error", p.stderr.String(), []string{`job "msa-000001": the stored line is not a JSON object.*: see upwell verify nightly --read`})
+	p = l.export(t, 1, "nightly", "-o", out, "--unordered")
+	p.says(t, "standard error", p.stderr.String(), []string{`msa-000001\.json: not a line.*: see upwell verify nightly --read`})
 }
 
 // TestExportAgain exports over what is there.

@@ -100,6 +100,12 @@ func plantedIn(names []string) []planted {
 		{"a damaged line", "--read", func(folder string) error {
 			return os.Truncate(lineOf(folder, sink.Results, "job-0003"), 20)
 		}, []string{`damaged +1 of 40 lines read$`, `"job-0003"  \(it is not a line of JSON\)`}},
+		{"a line of another shape", "--read", func(folder string) error {
+			return os.WriteFile(lineOf(folder, sink.Results, "job-0003"), []byte(`{"upwell":{"finished":5}}`), 0o644)
+		}, []string{`damaged +1 of 40 lines read$`, `"job-0003"  \(it is not a line of JSON\)`}},
+		{"an empty line", "--read", func(folder string) error {
+			return os.Truncate(lineOf(folder, sink.Results, "job-0003"), 0)
+		}, []string{`damaged +1 of 40 lines read$`, `"job-0003"  \(it is empty\)`}},
 		{"the index is deleted", "", func(folder string) error {
 			return os.RemoveAll(filepath.Join(folder, "runs/nightly/ids"))
 		}, nil},
@@ -220,6 +226,9 @@ func TestVerifyQueue(t *testing.T) {
 		return a, text
 	}
 	a, text := verify(0)
+	if !strings.HasSuffix(text, "\nthe account balances if 25 of the 25 messages in the queue are this run's\n") {
+		t.Errorf("before: %s, want a balance under a condition", text)
+	}
 	if a.Submitted != 25 || a.StillQueued.Count != 25 || a.Queue == nil || *a.Queue != 25 || !a.Balanced || !strings.Contains(text, "25 messages (all runs, approximately)") {
 		t.Errorf("before: %+v and %s, want 25 still queued", a, text)
 	}
@@ -227,7 +236,7 @@ func TestVerifyQueue(t *testing.T) {
 		t.Errorf("without a queue: %+v and %s, want 25 missing, and the advice to give one", a, text)
 	}
 	s.launch(t, "worker", "--exit-when-empty", "--start-rate", "100").exits(t, 0)
-	if a, text := verify(0); a.Answered != 25 || *a.Queue != 0 || !a.Balanced {
+	if a, text := verify(0); a.Answered != 25 || *a.Queue != 0 || !a.Balanced || !strings.HasSuffix(text, "\nthe account balances\n") {
 		t.Errorf("after: %+v and %s, want 25 answered", a, text)
 	}
 	if err := os.Remove(lineOf(s.dir, sink.Results, "job-0003")); err != nil {

@@ -45,7 +45,7 @@ type deadFlags struct {
 
 // whereFlags choose letters.
 type whereFlags struct {
-	Where []string `placeholder:"KEY=VALUE" help:"Only letters with this: class, status (500 or 5xx), run, model, id, or older (24h, 7d) since they failed. Of a key that comes twice, either."`
+	Where []string `sep:"none" placeholder:"KEY=VALUE,..." help:"Only letters with this: class, status (500 or 5xx), run, model, id, or older (24h, 7d) since they failed. Of a key that comes twice, either."`
 }
 
 // open finds the queues and, if one is named, the bucket.
@@ -84,6 +84,14 @@ func (f *whereFlags) plan(results *s3sink.Sink, sets []string) (*dead.Plan, erro
 	return &p, nil
 }
 
+// checkLimit reports what is wrong with a number of letters.
+func checkLimit(n int) error {
+	if n < 0 {
+		return fail(exitUsage, fmt.Errorf("--limit %d, want a whole number from 1, or 0 for all", n))
+	}
+	return nil
+}
+
 // scanned is the end of a command that has read the letters.
 func scanned(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -106,6 +114,16 @@ const listed = 20
 
 // Run lists them.
 func (c *deadListCmd) Run(ctx context.Context, e env) error {
+	l := &letterList{counts: make(dead.Counts), limit: listed, width: widthOf(e.stdout)}
+	if c.JSON {
+		l.limit, l.json = 0, json.NewEncoder(e.stdout)
+	}
+	if c.Limit != nil {
+		l.limit = *c.Limit
+	}
+	if err := checkLimit(l.limit); err != nil {
+		return err
+	}
 	plan, err := c.plan(nil, nil) // what is wrong with the command comes first
 	if err != nil {
 		return err
@@ -116,13 +134,6 @@ func (c *deadListCmd) Run(ctx context.Context, e env) error {
 	}
 	if results != nil {
 		plan.Body = results.Body
-	}
-	l := &letterList{counts: make(dead.Counts), limit: listed, width: widthOf(e.stdout)}
-	if c.JSON {
-		l.limit, l.json = 0, json.NewEncoder(e.stdout)
-	}
-	if c.Limit != nil {
-		l.limit = *c.Limit
 	}
 	survey, err := queue.Letters(ctx, func(ctx context.Context, letters []*sqsqueue.Letter) error {
 		for _, letter := range letters {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"sync"
+	"sync/atomic"
 
 	"upwell/cmd/internal/dead"
 	"upwell/jobs"
@@ -19,13 +20,16 @@ type deadRedriveCmd struct {
 	whereFlags
 
 	Set    []string `sep:"none" placeholder:"KEY=VALUE" help:"Change the jobs: max_output_tokens, tier, model, effort, max_attempts, output_ceiling, deadline (a time, 24h or none), or a path such as body.temperature=0 or upwell.tiers=[\"flex\"]."`
-	Limit  int      `placeholder:"N" help:"Redrive so many letters at most."`
+	Limit  int      `placeholder:"N" help:"Redrive so many letters at most; 0 for all."`
 	DryRun bool     `help:"Say what would become of the letters, and do nothing."`
 	Redact bool     `env:"UPWELL_REDACT" help:"Leave out what prompts say."`
 }
 
 // Run redrives them.
 func (c *deadRedriveCmd) Run(ctx context.Context, e env) error {
+	if err := checkLimit(c.Limit); err != nil {
+		return err
+	}
 	plan, err := c.plan(nil, c.Set)
 	switch {
 	case err != nil:
@@ -62,13 +66,11 @@ func (c *deadRedriveCmd) Run(ctx context.Context, e env) error {
 }
 
 func (c *deadRedriveCmd) redrive(ctx context.Context, e env, r *dead.Redriver) error {
-	if e.terminal {
-		r.Progress = func(n int) { fmt.Fprintf(e.stderr, "\r%d/%d redriven", n, r.Limit) }
-	}
+	var sent atomic.Int64
+	r.Progress = func(n int) { sent.Store(int64(n)) }
+	stop := showing(e, func() string { return fmt.Sprintf("%d/%d redriven", sent.Load(), r.Limit) })
 	sum, err := r.Run(ctx)
-	if e.terminal {
-		fmt.Fprintf(e.stderr, "\r%*s\r", 40, "")
-	}
+	stop()
 	return c.report(ctx, e, sum, err)
 }
 

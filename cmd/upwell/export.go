@@ -23,7 +23,7 @@ import (
 // exportCmd writes a run's lines as tables.
 type exportCmd struct {
 	RunName string `arg:"" name:"run" placeholder:"RUN" help:"Name of the run."`
-	Output  string `name:"output" short:"o" required:"" placeholder:"FILE|DIR/|s3://…" help:"File to write, or folder (it exists, or ends in /), or place in a bucket, for files part-00000 and so on and _SUCCESS."`
+	Output  string `name:"output" short:"o" required:"" placeholder:"FILE|DIR/|s3://…" help:"File to write, - for standard output, or folder (it exists, or ends in /), or place in a bucket, for files part-00000 and so on and _SUCCESS."`
 	readFlags
 
 	Format       string   `short:"f" enum:",jsonl,csv,parquet" default:"" placeholder:"FORMAT" help:"jsonl, csv or parquet. Default: what the file's name ends in."`
@@ -53,7 +53,7 @@ them with [] for a list; by default it is what the schema says, or else string. 
 
 jsonl without --columns has the stored lines byte for byte: OpenAI's output and error lines. In csv, null is the empty field.
 
-A FILE appears when it is whole. A folder is whole when it has _SUCCESS: an export over an earlier one of the same run removes that
+A FILE appears when it is whole; a pipe or a device is written to as it is. A folder is whole when it has _SUCCESS: an export over an earlier one of the same run removes that
 first, then the old files, and writes it anew at the end. With --partition-by run, each run=NAME has its own, so one table can have many
 runs. It is read with, for example, DuckDB:
 
@@ -89,19 +89,14 @@ func (c *exportCmd) Run(ctx context.Context, e env) error {
 	}
 	defer from.close()
 	x := &export{exportCmd: c, env: e, from: from}
+	if err := x.prepare(ctx, layout.Format); err != nil {
+		return x.stopped(ctx, err)
+	}
 	if err := x.survey(ctx); err != nil {
 		return x.stopped(ctx, err)
 	}
-	x.table, err = c.table(x.manifest, layout.Format)
-	if err != nil {
-		return fail(exitUsage, err)
-	}
-	target, err := c.target(ctx)
-	if err != nil {
-		return err
-	}
 	layout.Meta = map[string]string{"upwell.run": c.RunName, "upwell.version": version(), "upwell.partial": fmt.Sprint(x.partial)}
-	return x.stopped(ctx, x.write(ctx, target, layout))
+	return x.stopped(ctx, x.write(ctx, layout))
 }
 
 // layout returns what the flags say about files, as far as they make sense together.
@@ -139,8 +134,11 @@ func (c *exportCmd) single() bool {
 		return false
 	}
 	info, err := os.Stat(c.Output)
-	return err != nil || !info.IsDir()
+	return c.toStdout() || err != nil || !info.IsDir()
 }
+
+// toStdout reports whether the output is standard output.
+func (c *exportCmd) toStdout() bool { return c.Output == "-" || c.Output == "/dev/stdout" }
 
 // table returns the table that the flags and the run's schema make.
 func (c *exportCmd) table(m sink.Manifest, format table.Format) (*table.Table, error) {
@@ -167,7 +165,7 @@ func (c *exportCmd) table(m sink.Manifest, format table.Format) (*table.Table, e
 
 // target returns where the files go. The bucket, if it is one, has been seen to be
 // there.
-func (c *exportCmd) target(ctx context.Context) (table.Target, error) {
+func (c *exportCmd) target(ctx context.Context, e env) (table.Target, error) {
 	if url, ok := strings.CutPrefix(c.Output, "s3://"); ok {
 		conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile})
 		if err != nil {
@@ -178,11 +176,44 @@ func (c *exportCmd) target(ctx context.Context) (table.Target, error) {
 		return folder, fail(exitConfig, folder.Check(ctx))
 	}
 	if c.single() {
-		_, err := os.Stat(filepath.Dir(c.Output))
-		return table.File(c.Output), fail(exitUsage, err)
+		target, err := c.file(e)
+		return target, fail(exitUsage, err)
 	}
-	folder, err := table.NewFolder(filepath.Join(c.Output, c.runFolder()))
-	return folder, fail(exitUsage, err)
+	dir := filepath.Join(c.Output, c.runFolder())
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fail(exitUsage, fmt.Errorf("%s is a file: leave out the / to replace it, or give the name of a folder", dir))
+	}
+	return table.NewFolder(dir), nil
+}
+
+// file returns the target that is one file. What a symbolic link leads to is replaced
+// when the new one is whole, and what cannot be replaced is written to.
+func (c *exportCmd) file(e env) (table.Target, error) {
+	if out, ok := e.stdout.(*os.File); ok && c.toStdout() {
+		return table.Stream{To: out}, nil
+	}
+	info, err := os.Stat(c.Output)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return c.newFile()
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		out, err := os.OpenFile(c.Output, os.O_WRONLY, 0)
+		return table.Stream{To: out}, err
+	default:
+		path, err := filepath.EvalSymlinks(c.Output)
+		return table.File(path), err
+	}
+}
+
+// newFile returns the target of a file that there is not yet.
+func (c *exportCmd) newFile() (table.Target, error) {
+	if to, err := os.Readlink(c.Output); err == nil {
+		return nil, fmt.Errorf("%s is a link to %s, which is not there: remove the link, or give the file's own name", c.Output, to)
+	}
+	_, err := os.Stat(filepath.Dir(c.Output))
+	return table.File(c.Output), err
 }
 
 // runFolder returns the part of a path that partitions by run, or nothing.
@@ -212,17 +243,42 @@ type export struct {
 	*exportCmd
 	env
 	from     reading
-	manifest sink.Manifest
-	report   account.Report
-	partial  bool
+	manifest sink.Manifest // the zero value if there is none
 	table    *table.Table
+	target   table.Target
+	report   account.Report
+	drawn    bool // there is a report
+	partial  bool
+}
+
+// prepare does what can go wrong before the account is drawn up, which takes a while.
+func (x *export) prepare(ctx context.Context, format table.Format) (err error) {
+	if x.manifest, err = x.from.Manifest(ctx, x.RunName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail(exitConfig, err)
+	}
+	if x.table, err = x.exportCmd.table(x.manifest, format); err != nil {
+		return fail(exitUsage, err)
+	}
+	if x.target, err = x.exportCmd.target(ctx, x.env); err != nil || x.single() {
+		return err
+	}
+	return x.placed(table.Vet(ctx, x.target, x.RunName))
+}
+
+// placed says what is wrong with the place that the files go to.
+func (x *export) placed(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, table.ErrForeign):
+		return fail(exitUsage, fmt.Errorf("%s: %w", x.Output, err))
+	default:
+		return fail(exitConfig, fmt.Errorf("%s: %w", x.Output, err))
+	}
 }
 
 // survey finds out what there is to export, and refuses what is not all there.
 func (x *export) survey(ctx context.Context) (err error) {
-	if x.manifest, err = x.from.Manifest(ctx, x.RunName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fail(exitConfig, err)
-	}
 	opts := account.Options{Progress: new(account.Progress)}
 	if x.from.queue != nil {
 		opts.Queued = func(ctx context.Context) (int, error) {
@@ -236,12 +292,13 @@ func (x *export) survey(ctx context.Context) (err error) {
 	}
 	x.report, err = account.Check(ctx, x.from, x.RunName, opts)
 	stop()
+	x.drawn = err == nil
 	x.partial = err != nil || !x.report.Balanced() || x.report.StillQueued.Count > 0
 	switch {
 	case errors.Is(err, sink.ErrNoIndex):
 		return x.unlisted(ctx)
 	case err != nil && !(errors.Is(err, sink.ErrBadIndex) && x.Unordered && x.AllowPartial):
-		return (&verifyCmd{RunName: x.RunName, readFlags: x.readFlags}).explain(ctx, err)
+		return noAccount(ctx, x.RunName, err)
 	case x.partial && !x.AllowPartial:
 		return x.refuse()
 	default:
@@ -268,7 +325,7 @@ func (x *export) refuse() error {
 	r, w := &x.report, x.stderr
 	fmt.Fprintf(w, "run %s\n", x.RunName)
 	progress.Table(w, accountRows(r))
-	for _, f := range (&verifyCmd{RunName: x.RunName, readFlags: x.readFlags}).findings(r) {
+	for _, f := range findings(r, x.Dir != "") {
 		f.print(w)
 	}
 	if r.StillQueued.Count > 0 {
@@ -283,6 +340,9 @@ func (x *export) stopped(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
+	if _, ok := x.target.(table.Stream); ok {
+		return fail(exitInterrupted, errors.New("interrupted: what was written is not complete"))
+	}
 	if x.single() {
 		return fail(exitInterrupted, errors.New("interrupted; nothing was written"))
 	}
@@ -290,12 +350,12 @@ func (x *export) stopped(ctx context.Context, err error) error {
 }
 
 // write writes the table, and says how much it was.
-func (x *export) write(ctx context.Context, target table.Target, layout table.Layout) error {
+func (x *export) write(ctx context.Context, layout table.Layout) error {
 	start := time.Now()
-	if err := x.begin(ctx, target); err != nil {
+	if err := x.begin(ctx); err != nil {
 		return err
 	}
-	parts := table.NewParts(x.table, target, layout)
+	parts := table.NewParts(x.table, x.target, layout)
 	defer parts.Discard()
 	n, err := x.rows(ctx, parts)
 	if err != nil {
@@ -307,8 +367,8 @@ func (x *export) write(ctx context.Context, target table.Target, layout table.La
 	if err := parts.Close(ctx); err != nil {
 		return fail(exitConfig, err)
 	}
-	if !x.single() {
-		if err := table.Finish(ctx, target, x.success(n, parts, layout)); err != nil {
+	if folder, ok := x.target.(*table.Dataset); ok {
+		if err := folder.Finish(ctx, x.success(n, parts, layout)); err != nil {
 			return fail(exitConfig, err)
 		}
 	}
@@ -318,19 +378,13 @@ func (x *export) write(ctx context.Context, target table.Target, layout table.La
 
 // begin makes a folder ready. A single file is not there until it is whole, and
 // what was there before stays until then.
-func (x *export) begin(ctx context.Context, target table.Target) error {
+func (x *export) begin(ctx context.Context) error {
 	if x.single() {
 		return nil
 	}
-	err := table.Begin(ctx, target, x.RunName)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, table.ErrForeign):
-		return fail(exitUsage, fmt.Errorf("%s: %w", x.Output, err))
-	default:
-		return fail(exitConfig, fmt.Errorf("%s: %w", x.Output, err))
-	}
+	folder, err := table.Begin(ctx, x.target, x.RunName)
+	x.target = folder
+	return x.placed(err)
 }
 
 // agrees verifies that what was written is what the account has. Of a run that
@@ -352,7 +406,7 @@ func (x *export) success(n counts, parts *table.Parts, layout table.Layout) tabl
 		Partial: x.partial, Files: parts.Files, Bytes: parts.Bytes, Version: version(),
 	}
 	if x.partial && !x.AnsweredOnly {
-		s.Missing = max(0, x.report.Submitted-s.Rows)
+		s.Missing = max(0, x.manifest.Count-s.Rows) // 0 when nobody knows
 	}
 	for _, c := range x.table.Columns {
 		s.Columns = append(s.Columns, c.Name)
@@ -362,13 +416,31 @@ func (x *export) success(n counts, parts *table.Parts, layout table.Layout) tabl
 
 // conclude prints the last line.
 func (x *export) conclude(n counts, parts *table.Parts, took time.Duration) {
+	out := x.stdout
+	if x.toStdout() {
+		out = x.stderr
+	}
 	rows := n.answered + n.failed
-	fmt.Fprintf(x.stdout, "run %s: %d rows (%d answered, %d failed), %s in %s, %.1f s, %.0f rows/s: %s\n",
+	fmt.Fprintf(out, "run %s: %d rows (%d answered, %d failed), %s in %s, %.1f s, %.0f rows/s: %s\n",
 		x.RunName, rows, n.answered, n.failed, mebibytes(parts.Bytes), files(parts.Files), took.Seconds(), float64(rows)/took.Seconds(), x.Output)
 	if x.partial {
-		fmt.Fprintf(x.stdout, "this is not all of the run: %d jobs were submitted\n", x.report.Submitted)
+		fmt.Fprintln(out, x.reservation())
 	}
 	x.warn(n)
+}
+
+// reservation says why a partial export is one.
+func (x *export) reservation() string {
+	switch {
+	case x.manifest.Version == 0:
+		return "this may not be all of the run: nothing here says how many jobs were submitted"
+	case !x.drawn:
+		return fmt.Sprintf("this may not be all of the run: %d jobs were submitted, and nothing here says which", x.manifest.Count)
+	case x.report.Missing.Count+x.report.StillQueued.Count == 0:
+		return fmt.Sprintf("no job is missing, but the account does not balance: see upwell verify %s", x.RunName)
+	default:
+		return fmt.Sprintf("this is not all of the run: %d jobs were submitted", x.manifest.Count)
+	}
 }
 
 // warn says what may not have been meant.

@@ -30,9 +30,9 @@ type counts struct {
 // rows writes a row for each job.
 func (x *export) rows(ctx context.Context, parts *table.Parts) (n counts, err error) {
 	n.nulls = make([]int, len(x.table.Columns))
-	source := x.submitted(ctx)
+	source := x.submitted
 	if x.Unordered {
-		source = x.stored(ctx)
+		source = x.stored
 	}
 	var done atomic.Int64
 	stop := x.show(&done)
@@ -74,6 +74,14 @@ type line struct {
 	customID string
 	kind     sink.Kind // of object
 	object   s3sink.Object
+}
+
+// String names the line in an error.
+func (l line) String() string {
+	if l.object.Path != "" {
+		return l.object.Path
+	}
+	return fmt.Sprintf("job %q", l.customID)
 }
 
 // submitted yields the jobs in the order of the input.
@@ -160,17 +168,27 @@ func (x *export) listShard(ctx context.Context, kind sink.Kind, shard byte, foun
 // written.
 func (x *export) row(ctx context.Context, l line) (table.Row, int, error) {
 	text, kind, err := x.read(ctx, l)
-	if err != nil {
+	switch {
+	case errors.Is(err, sink.ErrLine):
+		return table.Row{}, 0, fail(exitFailed, x.damaged(err))
+	case err != nil:
 		return table.Row{}, 0, fail(exitConfig, err)
-	}
-	if text == nil {
+	case text == nil:
 		return table.Row{}, 0, nil
 	}
 	r, err := x.table.Row(text, kind == sink.Results)
-	if err == nil && l.customID != "" && r.CustomID != l.customID {
-		err = fmt.Errorf("job %q: the line in its place is of %q: see upwell verify %s --read", l.customID, r.CustomID, x.RunName)
+	switch {
+	case errors.Is(err, table.ErrLine):
+		err = x.damaged(fmt.Errorf("%s: %w", l, err))
+	case err == nil && !x.Unordered && r.CustomID != l.customID:
+		err = x.damaged(fmt.Errorf("%s: the line in its place is of %q", l, r.CustomID))
 	}
 	return r, r.Size(), fail(exitFailed, err)
+}
+
+// damaged says where to find out more about a line that is not what its place says.
+func (x *export) damaged(err error) error {
+	return fmt.Errorf("%w: see upwell verify %s --read", err, x.RunName)
 }
 
 // read reads a line. There may be none: the job failed and only answers are wanted,
@@ -195,26 +213,11 @@ func (x *export) read(ctx context.Context, l line) (text []byte, kind sink.Kind,
 
 // show shows on a terminal how far the export is, until it is told to stop.
 func (x *export) show(done *atomic.Int64) (stop func()) {
-	if x.Quiet || !x.terminal {
+	if x.Quiet {
 		return func() {}
 	}
-	end := make(chan struct{})
 	start, total := time.Now(), int64(x.report.Answered+x.report.Failed)
-	var showing sync.WaitGroup
-	showing.Go(func() {
-		t := time.NewTicker(250 * time.Millisecond)
-		defer t.Stop()
-		for {
-			select {
-			case <-end:
-				fmt.Fprintf(x.stderr, "\r%*s\r", 70, "")
-				return
-			case <-t.C:
-				fmt.Fprintf(x.stderr, "\r%-70s", exportLine(done.Load(), total, time.Since(start)))
-			}
-		}
-	})
-	return func() { close(end); showing.Wait() }
+	return showing(x.env, func() string { return exportLine(done.Load(), total, time.Since(start)) })
 }
 
 // exportLine words how far the export is.

@@ -95,7 +95,7 @@ func (c *statusCmd) Run(ctx context.Context, e env) error {
 		}
 		done := r.Left <= 0 && !r.mayBeBack()
 		if done || !c.Watch {
-			if done && r.Failed > 0 {
+			if r.Left <= 0 && r.Failed > 0 {
 				return &failure{code: exitFailed}
 			}
 			return nil

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"iter"
 	"strconv"
-	"sync"
 	"time"
 
 	"upwell/cmd/internal/input"
@@ -32,7 +31,7 @@ type verifyCmd struct {
 // Help says what is compared.
 func (c *verifyCmd) Help() string {
 	return `Compares what was submitted with what is stored. The account balances, and the exit code is 0, when every submitted job has
-a result, or an error line, or may still be in the queue, and nothing is there twice or for a job that nobody submitted.
+a result, or an error line, or may still be in the queue (which other runs may share), and nothing is there twice or for a job that nobody submitted.
 
   upwell verify nightly --bucket results --queue jobs
   upwell verify nightly --dir out             # after upwell run nightly.jsonl -o out
@@ -73,7 +72,7 @@ func (c *verifyCmd) Run(ctx context.Context, e env) error {
 	report, err := account.Check(ctx, from, c.RunName, opts)
 	stop()
 	if err != nil {
-		return c.explain(ctx, err)
+		return noAccount(ctx, c.RunName, err)
 	}
 	if err := c.print(e, &report); err != nil {
 		return err
@@ -110,14 +109,14 @@ func (c *verifyCmd) submitted(ctx context.Context, file *input.File, from readin
 	}, nil
 }
 
-// explain says why there is no account.
-func (c *verifyCmd) explain(ctx context.Context, err error) error {
+// noAccount says why there is no account of a run.
+func noAccount(ctx context.Context, run string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fail(exitInterrupted, errors.New("interrupted"))
 	case errors.Is(err, sink.ErrNoIndex):
 		return fail(exitConfig, fmt.Errorf("run %q: nothing here says what was submitted, so there is nothing to compare with: "+
-			"correct the run's name, bucket or prefix, or give the file that was submitted with --input FILE", c.RunName))
+			"correct the run's name, bucket or prefix, or give the file that was submitted with --input FILE", run))
 	case errors.Is(err, sink.ErrBadIndex):
 		return fail(exitFailed, err)
 	default:
@@ -127,25 +126,9 @@ func (c *verifyCmd) explain(ctx context.Context, err error) error {
 
 // watch shows on a terminal how far the check is, until it is told to stop.
 func watch(e env, p *account.Progress) (stop func()) {
-	if !e.terminal {
-		return func() {}
-	}
-	done := make(chan struct{})
-	var showing sync.WaitGroup
-	showing.Go(func() {
-		t := time.NewTicker(200 * time.Millisecond)
-		defer t.Stop()
-		for {
-			select {
-			case <-done:
-				fmt.Fprintf(e.stderr, "\r%*s\r", 70, "")
-				return
-			case <-t.C:
-				fmt.Fprintf(e.stderr, "\r%d ids · %d of 256 shards compared · %d lines read", p.IDs.Load(), p.Shards.Load(), p.Lines.Load())
-			}
-		}
+	return showing(e, func() string {
+		return fmt.Sprintf("%d ids · %d of 256 shards compared · %d lines read", p.IDs.Load(), p.Shards.Load(), p.Lines.Load())
 	})
-	return func() { close(done); showing.Wait() }
 }
 
 func (c *verifyCmd) print(e env, r *account.Report) error {
@@ -161,15 +144,26 @@ func (c *verifyCmd) print(e env, r *account.Report) error {
 	}
 	fmt.Fprintln(e.stdout)
 	progress.Table(e.stdout, accountRows(r))
+	fmt.Fprintln(e.stdout, verdict(r))
 	if r.Balanced() {
-		fmt.Fprintln(e.stdout, "the account balances")
 		return nil
 	}
-	fmt.Fprintln(e.stdout, "the account does not balance")
-	for _, f := range c.findings(r) {
+	for _, f := range findings(r, c.Dir != "") {
 		f.print(e.stdout)
 	}
 	return nil
+}
+
+// verdict says whether the account balances. The queue may hold other runs' jobs.
+func verdict(r *account.Report) string {
+	switch {
+	case !r.Balanced():
+		return "the account does not balance"
+	case r.StillQueued.Count > 0:
+		return fmt.Sprintf("the account balances if %d of the %d messages in the queue are this run's", r.StillQueued.Count, *r.Queue)
+	default:
+		return "the account balances"
+	}
 }
 
 // accountRows words the counts.
@@ -201,11 +195,11 @@ type finding struct {
 	what, next string
 }
 
-// findings lists what is wrong.
-func (c *verifyCmd) findings(r *account.Report) []finding {
+// findings lists what is wrong. The advice for the folder of an upwell run is another.
+func findings(r *account.Report, folder bool) []finding {
 	resume := "submit the same input again; what has an answer is not paid for twice"
 	switch {
-	case c.Dir != "":
+	case folder:
 		resume = "run the same command again; what has an answer is not paid for twice"
 	case r.Queue == nil:
 		resume = "give --queue to count what waits there; if nothing does, " + resume

@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,8 +67,11 @@ const (
 	// letterReaders is how many receives are under way at once.
 	letterReaders = 8
 
-	// letterEmpty is after how many receives in a row that bring nothing new a
-	// reader takes the queue to be read. The others have had as many by then.
+	// letterEmpty is after how many receives in a row that bring nothing a reader
+	// takes the queue to be read. The others have had as many by then. After a
+	// pause, letters that have been seen are visible again, and may come before
+	// what is new: they are something, for as long as it takes to hide them anew,
+	// which letterHide is enough for.
 	letterEmpty = 2
 
 	// returnTimeout bounds giving the letters back when they are read, and
@@ -157,39 +162,45 @@ func (s *scan) run(ctx context.Context) error {
 }
 
 func (s *scan) read(ctx context.Context) error {
+	last := time.Now() // that there was anything new
 	for empty := 0; empty < letterEmpty && ctx.Err() == nil; empty++ {
-		letters, err := s.receive(ctx)
+		letters, seen, err := s.receive(ctx)
 		if err != nil {
 			return err
+		}
+		if len(letters) > 0 || seen && time.Since(last) <= letterHide {
+			empty = -1
 		}
 		if len(letters) == 0 {
 			continue
 		}
-		empty = -1
 		err = s.visit(ctx, letters)
 		s.forget(letters)
 		if err != nil {
 			return err
 		}
+		last = time.Now()
 	}
 	return nil
 }
 
-// receive returns letters that the scan has not seen yet. It does not end with
-// ctx: what SQS has handed out would stay hidden for nobody.
-func (s *scan) receive(ctx context.Context) ([]*Letter, error) {
+// receive returns letters that the scan has not seen yet, and reports whether some
+// came that it has. It does not end with ctx: what SQS has handed out would stay
+// hidden for nobody.
+func (s *scan) receive(ctx context.Context) (letters []*Letter, seen bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
 	defer cancel()
 	ms, damaged, err := s.q.receive(ctx, batchSize, letterHide)
-	letters := s.fresh(ms, damaged)
+	letters, seen = s.fresh(ms, damaged)
 	for _, m := range damaged {
 		_ = s.q.Hide(ctx, m, 0) // the next delivery is most likely whole
 	}
-	return letters, err
+	return letters, seen, err
 }
 
-// fresh notes what has been received, and returns what is new.
-func (s *scan) fresh(ms, damaged []jobs.Message) (letters []*Letter) {
+// fresh notes what has been received. It returns what is new, and reports whether
+// there was anything that is not.
+func (s *scan) fresh(ms, damaged []jobs.Message) (letters []*Letter, seen bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range damaged {
@@ -198,13 +209,14 @@ func (s *scan) fresh(ms, damaged []jobs.Message) (letters []*Letter) {
 	for _, m := range ms {
 		delete(s.damaged, m.ID)
 		_, known := s.held[m.ID]
+		seen = seen || known
 		s.held[m.ID] = jobs.Message{ID: m.ID, Receipt: m.Receipt} // the last receipt is the one that is good
 		if !known && !m.Sent.After(s.began) {
 			s.seen.Letters++
 			letters = append(letters, s.q.letter(m))
 		}
 	}
-	return letters
+	return letters, seen
 }
 
 // forget lets go of the letters that are gone.
@@ -335,7 +347,8 @@ func (l *Letter) readBody() {
 }
 
 // Redrive sends each body to the queue and then removes the letter that it belongs
-// to, which must be one that a scan of this queue is visiting. The jobs are marked,
+// to, which must be one that a scan of this queue is visiting. Attributes of others
+// go with it, such as a traceparent. The jobs are marked,
 // so that whoever receives one looks before paying: killed in between, there are two
 // of a job, and they may be redriven again as if they had not been. When sending
 // fails Redrive reports false and removes no letter, though some jobs may have been
@@ -344,10 +357,10 @@ func (l *Letter) readBody() {
 func (q *Queue) Redrive(ctx context.Context, letters []*Letter, bodies [][]byte) (sent bool, err error) {
 	out := make([]Outgoing, len(letters))
 	for i, l := range letters {
-		out[i] = Outgoing{Body: bodies[i], Again: true, Group: originOf(l.m).group, Once: l.ID + "." + digest(bodies[i])}
+		out[i] = l.outgoing(bodies[i])
 	}
-	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, ErrStop) { // which leaves these to be sent
+		return false, err
 	}
 	// From here on, an interruption would only make doubles.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
@@ -366,6 +379,31 @@ func (q *Queue) Redrive(ctx context.Context, letters []*Letter, bodies [][]byte)
 		}
 	}
 	return true, err
+}
+
+// Fits reports whether a body can be queued in the place of the letter, see [Fits],
+// with the attributes that others gave it.
+func (l *Letter) Fits(body []byte) error { return l.outgoing(body).fits() }
+
+// outgoing is the job that the letter becomes with that body.
+func (l *Letter) outgoing(body []byte) Outgoing {
+	o := originOf(l.m)
+	return Outgoing{Body: body, Again: true, Attributes: foreign(o.attributes), Group: o.group, Once: l.ID + "." + digest(body)}
+}
+
+// maxForeign is how many attributes of others a message keeps, as SQS takes ten and
+// one is ours.
+const maxForeign = 9
+
+// foreign returns the attributes that are not upwell's, the first by name of too
+// many.
+func foreign(attrs map[string]types.MessageAttributeValue) map[string]types.MessageAttributeValue {
+	others := maps.Clone(attrs)
+	maps.DeleteFunc(others, func(name string, _ types.MessageAttributeValue) bool { return strings.HasPrefix(name, "upwell.") })
+	for _, name := range slices.Sorted(maps.Keys(others))[min(len(others), maxForeign):] {
+		delete(others, name)
+	}
+	return others
 }
 
 // digest names a body within what SQS takes as a deduplication id, beside the id

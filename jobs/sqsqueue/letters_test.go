@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -87,6 +88,13 @@ func (c *collector) visit(_ context.Context, ls []*sqsqueue.Letter) error {
 	c.letters = append(c.letters, ls...)
 	slices.SortFunc(c.letters, func(a, b *sqsqueue.Letter) int { return strings.Compare(a.CustomID, b.CustomID) })
 	return nil
+}
+
+// seen returns what has been visited so far.
+func (c *collector) seen() []*sqsqueue.Letter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.letters
 }
 
 func (c *collector) ids() (ids []string) {
@@ -194,6 +202,57 @@ func TestLettersOfManyPages(t *testing.T) {
 			w.wantLetters(n)
 		})
 	}
+}
+
+// After a pause, what has been seen is visible again and may come before what is new.
+func TestLettersAfterAPause(t *testing.T) {
+	virtual(t, setup{latency: 20 * time.Millisecond, shuffle: true}, func(t *testing.T, w *world) {
+		const n = 1000
+		want := w.bury(n)
+		start := time.Now()
+		var c collector
+		s, err := w.q.Letters(t.Context(), func(ctx context.Context, ls []*sqsqueue.Letter) error {
+			if err := c.visit(ctx, ls); err != nil || len(c.seen()) < n*9/10 {
+				return err
+			}
+			time.Sleep(time.Until(start.Add(6 * time.Minute)))
+			return nil
+		})
+		if diff := cmp.Diff(want, c.ids()); diff != "" || err != nil || s.Letters != n {
+			t.Errorf("Letters = %+v, %v, visited (-want +got):\n%s", s, err, diff)
+		}
+		w.wantLetters(n)
+	})
+}
+
+// A reader that only receives what it has seen ends all the same.
+func TestLettersThatComeAgainAndAgain(t *testing.T) {
+	virtual(t, setup{}, func(t *testing.T, w *world) {
+		w.bury(1)
+		var mu sync.Mutex
+		var first []byte
+		client := newClient(answering{w.Server, func(op string, body []byte) []byte {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case op != "ReceiveMessage":
+			case first == nil:
+				first = body
+			default:
+				return first
+			}
+			return body
+		}})
+		q, err := sqsqueue.Open(t.Context(), client, sqsqueue.Config{Queue: "jobs"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		s, err := q.Letters(t.Context(), func(context.Context, []*sqsqueue.Letter) error { return nil })
+		if took := time.Since(start); err != nil || s.Letters != 1 || took > 6*time.Minute {
+			t.Errorf("Letters = %+v, %v after %v, want 1 letter within 6m", s, err, took)
+		}
+	})
 }
 
 // Letters that another reader holds are counted, and two readers that meet share the
@@ -550,6 +609,106 @@ func TestRedriveKeepsTheGroup(t *testing.T) {
 		}
 		if diff := cmp.Diff(map[string]string{"changed": "g7"}, groupsOf(w.Messages(w.name))); diff != "" {
 			t.Errorf("groups (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Attributes of others go with a job, as many as there is room for beside ours.
+func TestRedriveKeepsAttributes(t *testing.T) {
+	virtual(t, setup{}, func(t *testing.T, w *world) {
+		in := &sqs.SendMessageInput{
+			QueueUrl: new("http://sqs.test/000000000000/dead"), MessageBody: new(jobOf("a")), MessageAttributes: map[string]types.MessageAttributeValue{
+				"traceparent": {DataType: new("String"), StringValue: new("00-4bf9")}, "blob": {DataType: new("Binary.gz"), BinaryValue: []byte{0, 255}},
+				"upwell.attempts": {DataType: new("Number"), StringValue: new("7")}, "upwell.again": {DataType: new("String"), StringValue: new("m1")},
+			},
+		}
+		many := &sqs.SendMessageInput{QueueUrl: in.QueueUrl, MessageBody: new(jobOf("b")), MessageAttributes: make(map[string]types.MessageAttributeValue)}
+		for i := range 10 {
+			many.MessageAttributes[fmt.Sprint("a", i)] = types.MessageAttributeValue{DataType: new("Number"), StringValue: new("1")}
+		}
+		for _, in := range []*sqs.SendMessageInput{in, many} {
+			if _, err := w.client.SendMessage(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := redriveAll(t.Context(), w.q); err != nil {
+			t.Errorf("redrive = %v, want nil", err)
+		}
+		got := make(map[string]map[string]sqssim.Attribute)
+		for _, m := range w.Messages(w.name) {
+			got[m.Body] = m.Attributes
+		}
+		again := sqssim.Attribute{DataType: "Number", StringValue: "1"}
+		want := map[string]map[string]sqssim.Attribute{
+			jobOf("a"): {"traceparent": {DataType: "String", StringValue: "00-4bf9"}, "blob": {DataType: "Binary.gz", BinaryValue: []byte{0, 255}}, "upwell.again": again},
+			jobOf("b"): {"upwell.again": again},
+		}
+		for i := range 9 {
+			want[jobOf("b")][fmt.Sprint("a", i)] = again
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("attributes (-want +got):\n%s", diff)
+		}
+		w.wantLetters(0)
+	})
+}
+
+// Attributes of others take room, in a message and in a batch.
+func TestRedriveOfLargeAttributes(t *testing.T) {
+	virtual(t, setup{}, func(t *testing.T, w *world) {
+		const weight = len("text"+"String") + 200_000
+		for i := range 8 {
+			_, err := w.client.SendMessage(t.Context(), &sqs.SendMessageInput{
+				QueueUrl: new("http://sqs.test/000000000000/dead"), MessageBody: new(fmt.Sprint(i)),
+				MessageAttributes: map[string]types.MessageAttributeValue{"text": {DataType: new("String"), StringValue: new(strings.Repeat("x", 200_000))}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		most := bytes.Repeat([]byte("x"), sqsqueue.MaxMessage-room-weight)
+		_, err := w.q.Letters(t.Context(), func(ctx context.Context, ls []*sqsqueue.Letter) error {
+			bodies := make([][]byte, len(ls))
+			for i, l := range ls {
+				bodies[i] = l.Body
+				if fits, not := l.Fits(most), l.Fits(append(most, 'x')); fits != nil || not == nil {
+					t.Errorf("Fits = %v and, with a byte more, %v, want nil and an error", fits, not)
+				}
+			}
+			bodies[0] = most
+			_, err := w.q.Redrive(ctx, ls, bodies)
+			return err
+		})
+		if err != nil {
+			t.Errorf("redrive = %v, want nil", err)
+		}
+		w.wantLetters(0)
+		w.wantStats(8, 0)
+	})
+}
+
+// On a FIFO queue, a letter that was redriven and could not be removed is redriven
+// with another change at once.
+func TestRedriveOfAnotherBody(t *testing.T) {
+	virtual(t, setup{fifo: true}, func(t *testing.T, w *world) {
+		w.bury(1)
+		w.inject(func(op string, _ sqssim.Call) sqssim.Fault {
+			return sqssim.Fault{Drop: op == "DeleteMessageBatch"}
+		})
+		for _, body := range []string{"one", "one", "other"} {
+			_, err := w.q.Letters(t.Context(), func(ctx context.Context, ls []*sqsqueue.Letter) error {
+				sent, err := w.q.Redrive(ctx, ls, [][]byte{[]byte(body)})
+				if !sent || err == nil {
+					t.Errorf("Redrive of %s = %v, %v, want that it was sent and not removed", body, sent, err)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("Letters = %v, want nil", err)
+			}
+		}
+		if diff := cmp.Diff([]string{"one+", "other+"}, w.again()); diff != "" {
+			t.Errorf("queued (-want +got):\n%s", diff)
 		}
 	})
 }

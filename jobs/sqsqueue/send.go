@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -40,6 +41,9 @@ type Outgoing struct {
 	Body  []byte
 	Again bool // it may have been queued before
 
+	// Attributes are others' than upwell's, at most nine.
+	Attributes map[string]types.MessageAttributeValue
+
 	// Group and Once are for FIFO queues: the group that the job belongs to, and
 	// the name of this sending, of which SQS takes one within five minutes.
 	// Default: the hash of the body, for both.
@@ -47,7 +51,16 @@ type Outgoing struct {
 }
 
 // weight is what a message may come to weigh, marked or not, against [MaxMessage].
-func (o Outgoing) weight() int { return len(o.Body) + attributeRoom }
+func (o Outgoing) weight() int { return len(o.Body) + o.room() }
+
+// room is what attributes may come to weigh, upwell's and others'.
+func (o Outgoing) room() int {
+	n := attributeRoom
+	for name, a := range o.Attributes {
+		n += len(name) + len(aws.ToString(a.DataType)) + len(aws.ToString(a.StringValue)) + len(a.BinaryValue)
+	}
+	return n
+}
 
 // attributeRoom is what upwell's attributes weigh on a message that is sent
 // again: two names, types and numbers, rounded up.
@@ -56,12 +69,15 @@ const attributeRoom = 128
 // Fits reports whether a body can be queued: not empty, not larger than SQS
 // takes with the attributes that it may need one day, and made of the characters
 // that SQS takes.
-func Fits(body []byte) error {
+func Fits(body []byte) error { return Outgoing{Body: body}.fits() }
+
+func (o Outgoing) fits() error {
+	body := o.Body
 	switch {
 	case len(body) == 0:
 		return fmt.Errorf("empty: SQS takes no message without a body")
-	case len(body) > MaxMessage-attributeRoom:
-		return fmt.Errorf("%d bytes: SQS takes at most %d for a job", len(body), MaxMessage-attributeRoom)
+	case o.weight() > MaxMessage:
+		return fmt.Errorf("%d bytes: SQS takes at most %d for a job", len(body), MaxMessage-o.room())
 	}
 	if !utf8.Valid(body) {
 		return errors.New("not UTF-8: SQS takes text only")
@@ -166,7 +182,9 @@ func remaining(sent []types.SendMessageBatchRequestEntry, failed []types.BatchRe
 }
 
 func (q *Queue) entry(i int, o Outgoing) types.SendMessageBatchRequestEntry {
-	e := types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(string(o.Body))}
+	e := types.SendMessageBatchRequestEntry{
+		Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(string(o.Body)), MessageAttributes: maps.Clone(o.Attributes), // as mark adds to them
+	}
 	if fifo(q.url) {
 		sum := sha256.Sum256(o.Body)
 		name := hex.EncodeToString(sum[:])

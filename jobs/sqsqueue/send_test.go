@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/go-cmp/cmp"
 
 	"upwell/jobs"
@@ -224,6 +225,22 @@ func TestSendFIFO(t *testing.T) {
 		}
 		if n := len(w.receive()); n != 3 {
 			t.Errorf("received %d at once, want 3: no job waits for another", n)
+		}
+	})
+}
+
+// Jobs may share their attributes, and each is marked for itself.
+func TestSendWithAttributes(t *testing.T) {
+	virtual(t, setup{}, func(t *testing.T, w *world) {
+		shared := map[string]types.MessageAttributeValue{"who": {DataType: new("String"), StringValue: new("legal")}}
+		err := w.q.Send(t.Context(), []sqsqueue.Outgoing{{Body: []byte("a"), Attributes: shared, Again: true}, {Body: []byte("b"), Attributes: shared}})
+		if diff := cmp.Diff([]string{"a+", "b"}, w.again()); err != nil || diff != "" {
+			t.Errorf("Send = %v, queued (-want +got):\n%s", err, diff)
+		}
+		for _, m := range w.Messages(w.name) {
+			if m.Attributes["who"].StringValue != "legal" {
+				t.Errorf("%s has attributes %v, want who", m.Body, m.Attributes)
+			}
 		}
 	})
 }

@@ -49,6 +49,7 @@ type setup struct {
 	maxReceive int  // of the redrive policy; default 5
 	inFlight   int  // see sqssim.Config.InFlight
 	latency    time.Duration
+	shuffle    bool
 	cfg        sqsqueue.Config // but for the names
 }
 
@@ -73,6 +74,7 @@ func newWorld(tb testing.TB, s setup) *world {
 		LenientReceipts: s.lenient,
 		InFlight:        s.inFlight,
 		Latency:         s.latency,
+		Shuffle:         s.shuffle,
 		Fault: func(op string, c sqssim.Call) sqssim.Fault {
 			w.mu.Lock()
 			defer w.mu.Unlock()

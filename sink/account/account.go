@@ -32,7 +32,8 @@ type Store interface {
 	ListShard(ctx context.Context, run string, kind sink.Kind, shard byte) iter.Seq2[sink.Object, error]
 	Strays(ctx context.Context, run string, kind sink.Kind) iter.Seq2[sink.Object, error]
 
-	// ReadObject returns a line that a listing found.
+	// ReadObject returns a line that a listing found. Of what is no line, the error
+	// wraps [sink.ErrLine], and of what is there no more, [fs.ErrNotExist].
 	ReadObject(ctx context.Context, o sink.Object) (jobs.Result, error)
 
 	// Path returns where the line of a job belongs.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -38,13 +40,17 @@ type store struct {
 	manifest *sink.Manifest
 	ids      []string
 	objects  map[string]jobs.Result // by path
-	text     map[string]error       // of objects that cannot be decoded
+	text     map[string]string      // what some objects have instead, by path
+	errs     map[string]error       // of reading some objects, by path
+	size     int64                  // of each line, in bytes
+	took     time.Duration          // by each read
 	huge     string                 // the object that has a GiB
 	failing  string                 // the method that returns errBroken
 	listed   func()                 // called before each listing
 
-	reads         atomic.Int64
-	listing, most atomic.Int64 // shards at once, now and at most
+	reads           atomic.Int64
+	listing, most   atomic.Int64 // shards at once, now and at most
+	reading, widest atomic.Int64 // lines at once, now and at most
 }
 
 var errBroken = errors.New("the store is broken")
@@ -119,7 +125,10 @@ func (s *store) list(method string, wanted func(string) bool) iter.Seq2[sink.Obj
 		slices.Sort(paths)
 		for _, path := range paths {
 			id, whole := sink.ID(path)
-			o := sink.Object{Key: jobs.Key{Run: run, CustomID: id}, Whole: whole, Path: path, Size: 100}
+			o := sink.Object{Key: jobs.Key{Run: run, CustomID: id}, Whole: whole, Path: path, Size: s.size}
+			if text, ok := s.text[path]; ok {
+				o.Size = int64(len(text))
+			}
 			if path == s.huge {
 				o.Size = 1 << 30
 			}
@@ -136,8 +145,14 @@ func (s *store) list(method string, wanted func(string) bool) iter.Seq2[sink.Obj
 // ReadObject implements [account.Store].
 func (s *store) ReadObject(_ context.Context, o sink.Object) (jobs.Result, error) {
 	s.reads.Add(1)
-	if err := s.text[o.Path]; err != nil {
+	s.widest.Store(max(s.widest.Load(), s.reading.Add(1)))
+	defer s.reading.Add(-1)
+	time.Sleep(s.took)
+	if err := s.errs[o.Path]; err != nil {
 		return jobs.Result{}, err
+	}
+	if text, ok := s.text[o.Path]; ok {
+		return sink.Decode([]byte(text))
 	}
 	return s.objects[o.Path], s.broken("ReadObject")
 }
@@ -166,7 +181,7 @@ var (
 
 // newStore returns a run of 1,000 jobs and the long one, of which every tenth failed.
 func newStore() *store {
-	s := &store{manifest: &sink.Manifest{Run: run}, objects: make(map[string]jobs.Result), text: make(map[string]error)}
+	s := &store{manifest: &sink.Manifest{Run: run}, objects: make(map[string]jobs.Result), text: make(map[string]string), errs: make(map[string]error), size: 100}
 	for i := range 1000 {
 		s.ids = append(s.ids, fmt.Sprint("job ", i))
 		if i%10 == 0 {
@@ -242,7 +257,7 @@ var defects = []struct {
 	}, "901 100 0 0 0 1 0", account.Example{CustomID: "job 7", Path: copied("00/x.json"), Note: "not the name of a line"}},
 	{"a stray that is no line", func(s *store) {
 		s.objects[copied("_SUCCESS")] = jobs.Result{}
-		s.text[copied("_SUCCESS")] = json.Unmarshal([]byte("<"), new(any))
+		s.text[copied("_SUCCESS")] = "<"
 	}, "901 100 0 0 0 1 0", account.Example{Path: copied("_SUCCESS"), Note: "not the name of a line"}},
 }
 
@@ -290,16 +305,17 @@ func TestDefects(t *testing.T) {
 func TestDamagedLines(t *testing.T) {
 	job, failed := path(sink.Results, "job 7"), path(sink.Errors, "job 10")
 	for name, plant := range map[string]func(*store){
-		"it is not a line of JSON":  func(s *store) { s.text[job] = fmt.Errorf("get: %w", json.Unmarshal([]byte(`{"a`), new(any))) },
-		"it is not a line of JSON ": func(s *store) { s.text[job] = json.Unmarshal([]byte(`[]`), new(jobs.Result)) },
-		"it is not a line of JSON  ": func(s *store) {
-			s.text[job] = json.Unmarshal([]byte(`{"upwell":{"finished":"today"}}`), new(jobs.Result))
-		},
-		"it was removed meanwhile":  func(s *store) { s.text[job] = fs.ErrNotExist },
-		`it is the line of "job 8"`: func(s *store) { s.objects[job] = line(sink.Results, "job 8") },
-		`it is of run "q2"`:         func(s *store) { r := line(sink.Results, "job 7"); r.Upwell.Run = "q2"; s.objects[job] = r },
-		"it has no answer":          func(s *store) { r := line(sink.Results, "job 7"); r.Response.Body = nil; s.objects[job] = r },
-		"it has no answer ":         func(s *store) { s.objects[job] = line(sink.Errors, "job 7") },
+		"it is not a line of JSON":     func(s *store) { s.text[job] = `{"a` },
+		"it is not a line of JSON ":    func(s *store) { s.text[job] = `[]` },
+		"it is not a line of JSON  ":   func(s *store) { s.text[job] = `{"upwell":{"finished":"today"}}` },
+		"it is not a line of JSON   ":  func(s *store) { s.text[job] = `{"upwell":{"finished":5}}` },
+		"it is not a line of JSON    ": func(s *store) { s.text[job] = "\n" },
+		"it is empty":                  func(s *store) { s.text[job], s.errs[job] = "", errBroken },
+		"it was removed meanwhile":     func(s *store) { s.errs[job] = fmt.Errorf("get: %w", fs.ErrNotExist) },
+		`it is the line of "job 8"`:    func(s *store) { s.objects[job] = line(sink.Results, "job 8") },
+		`it is of run "q2"`:            func(s *store) { r := line(sink.Results, "job 7"); r.Upwell.Run = "q2"; s.objects[job] = r },
+		"it has no answer":             func(s *store) { r := line(sink.Results, "job 7"); r.Response.Body = nil; s.objects[job] = r },
+		"it has no answer ":            func(s *store) { s.objects[job] = line(sink.Errors, "job 7") },
 		"it has no answer  ": func(s *store) {
 			r := line(sink.Results, "job 7")
 			r.Error = &jobs.Error{Code: jobs.Refused}
@@ -448,6 +464,18 @@ func TestParallel(t *testing.T) {
 	}
 }
 
+// TestReadsAreBounded has lines of which two fill what may be in memory.
+func TestReadsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		s.size, s.took = 32<<20, time.Millisecond
+		r, err := check(t, s, account.Options{Read: true})
+		if err != nil || r.Read != 1001 || s.widest.Load() != 2 {
+			t.Errorf("%d lines were read, %d at once (%v), want 1001, 2 at once", r.Read, s.widest.Load(), err)
+		}
+	})
+}
+
 func TestShardsOfStrangersOnly(t *testing.T) {
 	s := newStore()
 	s.ids = s.ids[:0]
@@ -460,7 +488,7 @@ func TestShardsOfStrangersOnly(t *testing.T) {
 func TestHugeObjectsAreNotRead(t *testing.T) {
 	for _, p := range []string{path(sink.Results, "job 7"), copied("00/x.json")} {
 		s := newStore()
-		s.objects[p], s.text[p], s.huge = line(sink.Results, "job 7"), errBroken, p
+		s.objects[p], s.errs[p], s.huge = line(sink.Results, "job 7"), errBroken, p
 		r, err := check(t, s, account.Options{Read: true})
 		if err != nil || r.Damaged.Count+r.Unknown.Count != 1 {
 			t.Errorf("%s: counts %s, %v, want it to be damaged or unknown", p, counts(r), err)

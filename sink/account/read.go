@@ -2,11 +2,9 @@ package account
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,7 +35,10 @@ func (c *check) read(ctx context.Context, kind sink.Kind, o sink.Object, id stri
 
 // line returns a line, or why it cannot be one. An error is that of reading.
 func (c *check) line(ctx context.Context, o sink.Object) (r jobs.Result, reason string, err error) {
-	if o.Size > maxLine {
+	switch {
+	case o.Size == 0:
+		return r, "it is empty", nil
+	case o.Size > maxLine:
 		return r, fmt.Sprintf("it has %d bytes, more than any line", o.Size), nil
 	}
 	if err := c.bytes.Acquire(ctx, o.Size); err != nil {
@@ -48,19 +49,10 @@ func (c *check) line(ctx context.Context, o sink.Object) (r jobs.Result, reason 
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return r, "it was removed meanwhile", nil
-	case undecodable(err):
+	case errors.Is(err, sink.ErrLine): // the text that was read, and not reading it
 		return r, "it is not a line of JSON", nil
 	}
 	return r, "", err
-}
-
-// undecodable reports whether err is about the text that was read, and not about
-// reading it.
-func undecodable(err error) bool {
-	_, syntax := errors.AsType[*json.SyntaxError](err)
-	_, kind := errors.AsType[*json.UnmarshalTypeError](err)
-	_, clock := errors.AsType[*time.ParseError](err)
-	return syntax || kind || clock
 }
 
 // flaw returns what is wrong with the line of a job, or nothing.

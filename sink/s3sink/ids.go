@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,11 +33,14 @@ func (s *Sink) PutIDs(ctx context.Context, run, inputSHA256 string, part int, id
 
 // IDs yields the custom_ids that were submitted as the run of that manifest, in
 // the order of the input. While one part of the index is read, the next one is
-// fetched; no more is held. An error ends it; it is the last pair, names the
-// part, and wraps [sink.ErrNoIndex] or [sink.ErrBadIndex] if that is the reason.
+// fetched; no more is held. A manifest of an older upwell counts no parts, and keeps
+// that when the same input is submitted again: there may be an index nevertheless.
+// An error ends it; it is the last pair, names the part, and wraps
+// [sink.ErrNoIndex] or [sink.ErrBadIndex] if that is the reason.
 func (s *Sink) IDs(ctx context.Context, m sink.Manifest) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		if m.IDParts == 0 {
+		parts := cmp.Or(m.IDParts, sink.IDParts(m.Count))
+		if parts == 0 {
 			yield("", fmt.Errorf("run %q: %w", m.Run, sink.ErrNoIndex))
 			return
 		}
@@ -50,9 +54,9 @@ func (s *Sink) IDs(ctx context.Context, m sink.Manifest) iter.Seq2[string, error
 			return c
 		}
 		next := fetch(0)
-		for part := range m.IDParts {
+		for part := range parts {
 			p := <-next
-			if part+1 < m.IDParts {
+			if part+1 < parts {
 				next = fetch(part + 1)
 			}
 			more, err := p.yield(yield)
@@ -76,7 +80,12 @@ type idPart struct {
 
 func (s *Sink) idPart(ctx context.Context, m sink.Manifest, part int) idPart {
 	p := idPart{key: sink.IDsKey(s.prefix, m.Run, m.InputSHA256, part), want: m.IDsIn(part)}
-	if p.body, p.err = s.read(ctx, p.key); errors.Is(p.err, fs.ErrNotExist) {
+	p.body, p.err = s.read(ctx, p.key)
+	switch {
+	case !errors.Is(p.err, fs.ErrNotExist):
+	case part == 0 && m.IDParts == 0:
+		p.err = fmt.Errorf("run %q: %w", m.Run, sink.ErrNoIndex)
+	default:
 		p.err = fmt.Errorf("%w: %w", sink.ErrBadIndex, p.err)
 	}
 	return p

@@ -158,8 +158,27 @@ func TestNoIndex(t *testing.T) {
 	s := newTestBucket(t, nil)
 	m := indexed(3)
 	m.IDParts = 0
-	if _, err := s.count(t, m); !errors.Is(err, sink.ErrNoIndex) || !strings.Contains(err.Error(), `"q3"`) {
-		t.Errorf("IDs = %v, want %v", err, sink.ErrNoIndex)
+	for _, m.Count = range []int{3, 0} {
+		if _, err := s.count(t, m); !errors.Is(err, sink.ErrNoIndex) || !strings.Contains(err.Error(), `"q3"`) {
+			t.Errorf("IDs of %d = %v, want %v", m.Count, err, sink.ErrNoIndex)
+		}
+	}
+}
+
+// TestUncountedIndex has a manifest from before there was an index, which has been
+// written since.
+func TestUncountedIndex(t *testing.T) {
+	s := newTestBucket(t, nil)
+	m := indexed(sink.IDsPerPart)
+	old := m
+	old.IDParts = 0
+	s.index(t, m)
+	if n, err := s.count(t, old); n != m.Count || err != nil {
+		t.Errorf("IDs = %d of them, %v, want %d", n, err, m.Count)
+	}
+	old.Count++ // of which a second part is missing
+	if _, err := s.count(t, old); !errors.Is(err, sink.ErrBadIndex) {
+		t.Errorf("IDs = %v, want %v", err, sink.ErrBadIndex)
 	}
 }
 

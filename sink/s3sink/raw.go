@@ -31,25 +31,39 @@ func (s *Sink) Settled(ctx context.Context, k jobs.Key) (line []byte, kind sink.
 
 // ReadStanding returns the line that a listing found, if it stands. An error line
 // does not when the job has a result as well: it is history then, and nil is
-// returned. That costs a HEAD more for each error line.
+// returned. That costs a HEAD more for each error line. When the line is not of the job
+// that its place is for, the error wraps [sink.ErrLine].
 func (s *Sink) ReadStanding(ctx context.Context, kind sink.Kind, o Object) (line []byte, err error) {
-	if line, err = s.raw(ctx, o.Path); err != nil || kind == sink.Results {
-		return line, err
+	if line, err = s.raw(ctx, o.Path); err != nil {
+		return nil, err
 	}
-	if !o.Whole {
-		var r struct {
-			CustomID string `json:"custom_id"`
-		}
-		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, s.wrap("get", o.Path, fmt.Errorf("the stored line is not JSON: %w", err))
-		}
-		o.Key.CustomID = r.CustomID
+	k, err := s.keyOf(kind, o, line)
+	if err != nil {
+		return nil, s.wrap("get", o.Path, err)
 	}
-	answered, err := s.Has(ctx, o.Key)
+	if kind == sink.Results {
+		return line, nil
+	}
+	answered, err := s.Has(ctx, k)
 	if err != nil || answered {
 		return nil, err
 	}
 	return line, nil
+}
+
+// keyOf returns the job that the line in an object is of, if it is in its place.
+func (s *Sink) keyOf(kind sink.Kind, o Object, line []byte) (jobs.Key, error) {
+	var r struct {
+		CustomID string `json:"custom_id"`
+	}
+	if err := json.Unmarshal(line, &r); err != nil {
+		return jobs.Key{}, fmt.Errorf("%w: %w", sink.ErrLine, err)
+	}
+	k := jobs.Key{Run: o.Key.Run, CustomID: r.CustomID}
+	if kind.Key(s.prefix, k) != o.Path {
+		return jobs.Key{}, fmt.Errorf("%w of this place: it is of job %q", sink.ErrLine, r.CustomID)
+	}
+	return k, nil
 }
 
 func (s *Sink) raw(ctx context.Context, key string) ([]byte, error) {

@@ -72,3 +72,36 @@ func TestRawLines(t *testing.T) {
 		t.Errorf("Settled of no job = %v, want one that says that it does not exist", err)
 	}
 }
+
+// TestMisplaced lists lines in the place of another job's.
+func TestMisplaced(t *testing.T) {
+	s := newBucket(t, "http://s3.test", inProcessClient(t))
+	long, longer := strings.Repeat("é", 200), strings.Repeat("é", 201) // their names begin alike
+	for _, ids := range [][2]string{{"place", "other"}, {long, longer}} {
+		r := result(ids[1])
+		r.CustomID = ids[1]
+		k := jobs.Key{Run: "q3", CustomID: ids[0]}
+		if _, err := s.Put(t.Context(), k, r); err != nil {
+			t.Fatal(err)
+		}
+		r.Error = &jobs.Error{Code: jobs.Expired, Message: "late"}
+		if err := s.PutError(t.Context(), k, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, kind := range []sink.Kind{sink.Results, sink.Errors} {
+		n := 0
+		for o, err := range s.List(t.Context(), "q3", kind) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if line, err := s.ReadStanding(t.Context(), kind, o); !errors.Is(err, sink.ErrLine) || !strings.Contains(err.Error(), o.Path) {
+				t.Errorf("ReadStanding(%s) = %s, %v, want an error that names the object", o.Path, line, err)
+			}
+			n++
+		}
+		if n != 2 {
+			t.Errorf("%d objects among the %s, want 2", n, kind)
+		}
+	}
+}

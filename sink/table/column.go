@@ -250,7 +250,7 @@ func (c *Catalog) choose(spec string) (Column, error) {
 		return Column{}, fmt.Errorf("want nothing or :TYPE at %q", rest)
 	}
 	typ, err := ParseType(text)
-	if err == nil && col.way != plain && col.way != blank && typ != col.Type && typ.Kind != String {
+	if err == nil && col.way != plain && col.way != blank && typ != col.Type && typ != (Type{Kind: String}) {
 		err = fmt.Errorf("%s is a %s, and can only be a string otherwise", col.from, col.Type)
 	}
 	col.Type = typ

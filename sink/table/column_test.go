@@ -82,6 +82,8 @@ func TestTypesOfASchema(t *testing.T) {
 		{`"a":{"anyOf":[{"type":"null"},{"properties":{"b":{"type":"string"}}}]}`, []string{"a_b:string"}},
 		{`"a":{"type":"object"},"b":{"type":"object","additionalProperties":{"type":"string"}}`, []string{"a:json", "b:json"}},
 		{`"a":{"$ref":"#/$defs/money"},"b":{"$ref":"#/$defs/a~1b"},"c":{"type":"array","items":{"$ref":"#/$defs/money"}}`, []string{"a:double", "b:bool", "c:double[]"}},
+		{`"a":{"type":"string","allOf":[{"pattern":"^a"}]},"b":{"type":["integer","null"],"anyOf":[{"minimum":0}]},"c":{"$ref":"#/$defs/money","type":"integer"}`, []string{"a:string", "b:int64", "c:int64"}},
+		{`"a":{"$ref":"#/$defs/none","type":"integer"},"b":{"type":"object","allOf":[{"$ref":"#/$defs/node"}]},"c":{"type":"string","anyOf":[{"type":"string","format":"date"},{"type":"null"}]}`, []string{"a:int64", "b_name:string", "b_next:json", "c:date"}},
 		{`"a":{"$ref":"#/$defs/node"},"b":{"$ref":"#/$defs/node"}`, []string{"a_name:string", "a_next:json", "b_name:string", "b_next:json"}},
 		{`"a":{"$ref":"#"},"b":{"$ref":"#/$defs/none"},"c":{"$ref":"http://x.test/s"},"d":{"allOf":[{"$ref":"#/$defs/money"}]}`, []string{"a_a:json", "a_b:json", "a_c:json", "a_d:double", "b:json", "c:json", "d:double"}},
 	} {
@@ -204,6 +206,7 @@ func TestBadChoices(t *testing.T) {
 		{"output.party b", "want nothing or :TYPE"},
 		{"status:int64", "can only be a string"},
 		{"attempts:date", "can only be a string"},
+		{"status:string[]", "can only be a string"},
 		{"model,Model=tier", "two of the name"},
 	} {
 		got, err := catalog(t, one).Choose(strings.Split(tt.specs, ","))

@@ -1,61 +1,99 @@
 package table
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 )
 
-// Begin makes a target ready for an export of a run. It refuses with [ErrForeign]
-// one that holds anything but an earlier export of that run. Of such a one, it first
-// takes away what says that it is complete, and then its files.
-func Begin(ctx context.Context, target Target, run string) error {
+// A Dataset is a [Target] that one export writes to. Another export that begins there
+// takes it over.
+type Dataset struct {
+	Target
+	note []byte // the text of its _INCOMPLETE, which no other export has
+}
+
+// Vet refuses with [ErrForeign] a target that holds anything but an earlier export of
+// that run. It changes nothing.
+func Vet(ctx context.Context, target Target, run string) error {
 	empty, err := vet(ctx, target)
-	if err != nil {
+	if err != nil || empty {
 		return err
 	}
-	if !empty {
-		if err := same(ctx, target, run); err != nil {
-			return err
-		}
+	return same(ctx, target, run)
+}
+
+// Begin makes a target ready for an export of a run, if [Vet] has nothing against it.
+// It first takes away what says that an earlier one is complete, and then its files.
+func Begin(ctx context.Context, target Target, run string) (*Dataset, error) {
+	if err := Vet(ctx, target, run); err != nil {
+		return nil, err
 	}
-	note, err := json.Marshal(Success{Run: run, Partial: true})
+	note, err := json.Marshal(Success{Run: run, Partial: true, Token: rand.Text()})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := put(ctx, target, incompleteName, note); err != nil {
-		return err
+		return nil, err
 	}
 	if err := target.Remove(ctx, successName); err != nil {
-		return err
+		return nil, err
 	}
 	for name, err := range target.Names(ctx) {
 		if err == nil && name != incompleteName {
 			err = target.Remove(ctx, name)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return &Dataset{target, note}, nil
 }
 
-// Finish says of a target that it is complete.
-func Finish(ctx context.Context, target Target, s Success) error {
+// Put implements [Target]. It fails with [ErrTaken] when another export has begun.
+func (d *Dataset) Put(ctx context.Context, name string, f *os.File) error {
+	if err := d.verify(ctx); err != nil {
+		d.Drop(f)
+		return err
+	}
+	return d.Target.Put(ctx, name, f)
+}
+
+// verify returns an error unless no other export has begun here.
+func (d *Dataset) verify(ctx context.Context) error {
+	note, err := d.Read(ctx, incompleteName)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(note, d.note) {
+		return ErrTaken
+	}
+	return err
+}
+
+// Finish says that the dataset is complete. If another export began at that moment,
+// it takes that back.
+func (d *Dataset) Finish(ctx context.Context, s Success) error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := put(ctx, target, successName, append(text, '\n')); err != nil {
+	if err := put(ctx, d, successName, append(text, '\n')); err != nil {
 		return err
 	}
-	return target.Remove(ctx, incompleteName)
+	if err := d.verify(ctx); err != nil {
+		return errors.Join(err, d.Remove(ctx, successName))
+	}
+	return d.Remove(ctx, incompleteName)
 }
+
+// ErrTaken is the error of writing to where another export has begun.
+var ErrTaken = errors.New("another export is writing here: let it finish, or end it and run this one again")
 
 // ours matches the names of what this package writes.
 var ours = regexp.MustCompile(`^(date=[^/]+/)?part-\d{5,}\.(jsonl|csv|parquet)$|^` + successName + `$|^` + incompleteName + `$`)

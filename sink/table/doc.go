@@ -20,7 +20,8 @@
 //
 // null beside a type, in a list of types or in anyOf, is allowed for: all columns but
 // custom_id and status may be null. A $ref into the schema is followed, and one that
-// leads back to itself is json.
+// leads back to itself is json. A type that stands beside a $ref, anyOf, oneOf or allOf
+// counts when what these say has another one, or none.
 //
 // Names are told apart without regard to case, as query engines do not regard it
 // either. A field whose name is taken, by what every line records or by a column of
@@ -54,5 +55,7 @@
 //	_INCOMPLETE                             until then
 //
 // [Begin] takes away what an earlier export of the same run left, _SUCCESS first, and
-// [Finish] writes _SUCCESS last: whoever waits for it never reads a mixture.
+// [Dataset.Finish] writes _SUCCESS last: whoever waits for it never reads a mixture.
+// _INCOMPLETE names the export that is under way. Of two at once, the one that began
+// first finds that out when it puts its next file, and fails.
 package table

@@ -14,13 +14,17 @@ import (
 // A Folder is a [Target] on disk. Its files appear whole under their names.
 type Folder struct{ dir string }
 
-// NewFolder returns a Folder of files in dir, which it makes if there is none.
-func NewFolder(dir string) (Folder, error) {
-	return Folder{dir}, os.MkdirAll(dir, 0o755)
-}
+// NewFolder returns a Folder of files in dir, which is made when there is the first
+// one.
+func NewFolder(dir string) Folder { return Folder{dir} }
 
 // Temp implements [Target].
-func (d Folder) Temp() (*os.File, error) { return temp(d.dir) }
+func (d Folder) Temp() (*os.File, error) {
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return nil, err
+	}
+	return temp(d.dir)
+}
 
 func temp(dir string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(dir, tempPrefix+rand.Text()+tempSuffix), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
@@ -60,6 +64,9 @@ func drop(f *os.File) {
 func (d Folder) Names(context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		err := filepath.WalkDir(d.dir, func(path string, e fs.DirEntry, err error) error {
+			if e == nil && errors.Is(err, fs.ErrNotExist) {
+				return nil // there is no folder yet
+			}
 			if err != nil || e.IsDir() {
 				return err
 			}
@@ -118,3 +125,20 @@ func (f File) Read(_ context.Context, name string) ([]byte, error) {
 
 // Remove implements [Target].
 func (f File) Remove(context.Context, string) error { return nil }
+
+// A Stream is a [Target] as a [File] is, for what is written to rather than replaced:
+// a pipe, a device, or standard output. It has what was written so far, whatever
+// becomes of the rest, and stays open.
+type Stream struct {
+	File
+	To *os.File
+}
+
+// Temp implements [Target].
+func (s Stream) Temp() (*os.File, error) { return s.To, nil }
+
+// Put implements [Target].
+func (s Stream) Put(context.Context, string, *os.File) error { return nil }
+
+// Drop implements [Target].
+func (s Stream) Drop(*os.File) {}

@@ -1,6 +1,8 @@
 package table
 
 import (
+	"unsafe"
+
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress/zstd"
 )
@@ -26,6 +28,10 @@ type parquetWriter struct {
 	grouped int           // size of the rows handed over since the last row group
 	limit   int           // of grouped
 }
+
+// valueSize is what a value takes in a batch, in bytes beside its text. In the
+// library's buffers it takes less.
+const valueSize = int(unsafe.Sizeof(parquet.Value{}))
 
 func (t *Table) parquet(out *counter, enc Encoding) *parquetWriter {
 	options := []parquet.WriterOption{
@@ -105,15 +111,31 @@ func (k Kind) node() parquet.Node {
 
 // Write adds the row to the batch.
 func (w *parquetWriter) Write(r Row) error {
-	row := make(parquet.Row, 0, len(r.cells))
+	values, size := w.table.values(r)
+	row := make(parquet.Row, 0, values)
 	for i, c := range w.table.Columns {
 		row = c.append(row, i, r.cells[i])
 	}
 	w.rows = append(w.rows, row)
-	if w.batched += r.size(); len(w.rows) < batchRows && w.batched < batchSize {
+	if w.batched += size; len(w.rows) < batchRows && w.batched < batchSize {
 		return nil
 	}
 	return w.hand()
+}
+
+// values returns how many values a row has, and about how many bytes they take. An
+// empty list is a value, as null is.
+func (t *Table) values(r Row) (n, size int) {
+	for i, c := range t.Columns {
+		v := r.cells[i]
+		if size += len(v.text); c.Type.List {
+			n += max(1, int(v.n))
+			size += len(v.raw) // of which the text of its items is a part
+		} else {
+			n++
+		}
+	}
+	return n, size + n*valueSize
 }
 
 // append appends what the column at index i has of a row.
@@ -125,15 +147,17 @@ func (c Column) append(row parquet.Row, i int, v Value) parquet.Row {
 		return append(row, c.Type.Kind.parquet(v).Level(0, 0, i))
 	case !c.Type.List:
 		return append(row, c.Type.Kind.parquet(v).Level(0, 1, i))
-	case len(v.list) == 0:
+	case v.n == 0:
 		return append(row, parquet.NullValue().Level(0, 1, i))
 	}
-	for n, item := range v.list {
+	repeated := 0
+	for item := range c.Type.items(v) {
 		p, defined := parquet.NullValue(), 2
 		if !item.Null() {
 			p, defined = c.Type.Kind.parquet(item), 3
 		}
-		row = append(row, p.Level(min(n, 1), defined, i))
+		row = append(row, p.Level(repeated, defined, i))
+		repeated = 1
 	}
 	return row
 }
@@ -156,23 +180,44 @@ func (k Kind) parquet(v Value) parquet.Value {
 
 // hand hands the batch over, and ends the row group if it is large enough.
 func (w *parquetWriter) hand() error {
+	if err := w.give(); err != nil || w.grouped < w.limit {
+		return err
+	}
+	return w.end()
+}
+
+// give gives the batch to the library.
+func (w *parquetWriter) give() error {
 	if _, err := w.file.WriteRows(w.rows); err != nil {
 		return err
 	}
 	w.grouped += w.batched
 	clear(w.rows)
 	w.rows, w.batched = w.rows[:0], 0
-	if w.grouped < w.limit {
-		return nil
-	}
+	return nil
+}
+
+// end ends the row group.
+func (w *parquetWriter) end() error {
 	w.grouped = 0
 	return w.file.Flush()
+}
+
+// Held counts the rows of the batch and those of the row group.
+func (w *parquetWriter) Held() int { return w.batched + w.grouped }
+
+// Flush ends the row group with the batch.
+func (w *parquetWriter) Flush() error {
+	if err := w.give(); err != nil {
+		return err
+	}
+	return w.end()
 }
 
 func (w *parquetWriter) Size() int64 { return w.out.n }
 
 func (w *parquetWriter) Close() error {
-	if err := w.hand(); err != nil {
+	if err := w.give(); err != nil {
 		return err
 	}
 	return w.file.Close()

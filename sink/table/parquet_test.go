@@ -103,6 +103,43 @@ func TestRowGroups(t *testing.T) {
 	}
 }
 
+// TestRowGroupsOfLists counts the items of lists, which take more memory than their
+// text does.
+func TestRowGroupsOfLists(t *testing.T) {
+	var b bytes.Buffer
+	tab := table.New(choose(t, "v=output.v:int64[]"))
+	w, err := tab.Writer(&b, table.Encoding{Format: table.Parquet, GroupSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n, items = 10, 100_000
+	for range n {
+		before := w.Held()
+		r, err := tab.Row(answer(`{"v":[`+strings.Repeat("1,", items-1)+`1]}`), true)
+		if err == nil {
+			err = w.Write(r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Held() - before; got > 0 && got < 24*items {
+			t.Errorf("a row of %d items counts %d bytes, want 24 for each", items, got)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range f.RowGroups() {
+		if g.NumRows() > 2 {
+			t.Errorf("a row group has %d rows of %d items, want 2 at most", g.NumRows(), items)
+		}
+	}
+}
+
 // levels returns the rows as text.
 func levels(t *testing.T, f *parquet.File) (list []string) {
 	t.Helper()

@@ -46,9 +46,10 @@ type Layout struct {
 	ByDate bool
 }
 
-// maxOpen is how many files may be open at once: the days of a run that is spread
-// over a week, and a bound for one that is spread over years.
-const maxOpen = 8
+// maxOpen is how many files may be open at once: the days of a run that is spread over
+// three months. A Parquet file of thirty columns costs about a MiB of memory, whatever
+// it holds of [Encoding.GroupSize].
+const maxOpen = 100
 
 // Parts writes rows into files of a target. It is not for concurrent use.
 type Parts struct {
@@ -59,6 +60,8 @@ type Parts struct {
 	target Target
 	layout Layout
 	open   []*part // the one used last is the last
+	held   int     // the sum of what these hold back, in bytes
+	limit  int     // of held
 }
 
 // A part is a file in the making.
@@ -74,13 +77,11 @@ func NewParts(t *Table, target Target, layout Layout) *Parts {
 	if layout.GroupSize == 0 {
 		layout.GroupSize = defaultGroup
 	}
-	if layout.ByDate {
-		layout.GroupSize /= maxOpen
-	}
+	p := &Parts{table: t, target: target, layout: layout, limit: layout.GroupSize}
 	if layout.FileSize > 0 {
-		layout.GroupSize = int(min(int64(layout.GroupSize), layout.FileSize))
+		p.layout.GroupSize = int(min(int64(layout.GroupSize), layout.FileSize))
 	}
-	return &Parts{table: t, target: target, layout: layout}
+	return p
 }
 
 // Write writes a row.
@@ -89,11 +90,26 @@ func (p *Parts) Write(ctx context.Context, r Row) error {
 	if err != nil {
 		return err
 	}
+	before := f.Held()
 	if err := f.Write(r); err != nil {
 		return fmt.Errorf("%s: %w", f.name, err)
 	}
+	p.held += f.Held() - before
 	if p.layout.FileSize > 0 && f.Size() >= p.layout.FileSize {
 		return p.finish(ctx, f)
+	}
+	return p.relieve()
+}
+
+// relieve has the file that holds most write it, if all of them hold too much.
+func (p *Parts) relieve() error {
+	if p.held <= p.limit {
+		return nil
+	}
+	f := slices.MaxFunc(p.open, func(a, b *part) int { return a.Held() - b.Held() })
+	p.held -= f.Held()
+	if err := f.Flush(); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
 	}
 	return nil
 }
@@ -134,6 +150,7 @@ func (p *Parts) begin(ctx context.Context, day string) (*part, error) {
 	}
 	p.Files++
 	p.open = append(p.open, f)
+	p.held += f.Held()
 	return f, nil
 }
 
@@ -154,6 +171,7 @@ func (p *Parts) name(day string) string {
 // finish puts a file into its place.
 func (p *Parts) finish(ctx context.Context, f *part) error {
 	p.open = slices.DeleteFunc(p.open, func(o *part) bool { return o == f })
+	p.held -= f.Held()
 	if err := f.Close(); err != nil {
 		p.target.Drop(f.file)
 		return fmt.Errorf("%s: %w", f.name, err)
@@ -184,7 +202,7 @@ func (p *Parts) Discard() {
 	for _, f := range p.open {
 		p.target.Drop(f.file)
 	}
-	p.open = nil
+	p.open, p.held = nil, 0
 }
 
 // Names of what a dataset has beside its parts.
@@ -201,11 +219,12 @@ type Success struct {
 	Rows     int      `json:"rows"`
 	Answered int      `json:"answered"`
 	Failed   int      `json:"failed"`
-	Partial  bool     `json:"partial"` // not all of the run's jobs have a row
+	Partial  bool     `json:"partial"` // of a run that does not balance, or is not finished
 	Missing  int      `json:"missing,omitzero"`
 	Files    int      `json:"files"`
 	Bytes    int64    `json:"bytes"`
 	Version  string   `json:"upwell"`
+	Token    string   `json:"token,omitzero"` // of the export that is under way; only in _INCOMPLETE
 }
 
 // ErrForeign is the error of exporting to where something else is.

@@ -12,16 +12,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"upwell/sink/table"
 )
 
-// dated is a row that was finished on that day of November.
+// dated is a row that was finished on that day, counted from the end of October.
 func dated(t *testing.T, tab *table.Table, id string, day int) table.Row {
 	t.Helper()
-	r, err := tab.Row(fmt.Appendf(nil, `{"custom_id":%q,"upwell":{"finished":"2026-11-%02dT00:00:00Z"}}`, id, day), true)
+	finished := time.Date(2026, 11, day, 0, 0, 0, 0, time.UTC).Format(time.RFC3339)
+	r, err := tab.Row(fmt.Appendf(nil, `{"custom_id":%q,"upwell":{"finished":%q,"output_text":"%x"}}`, id, finished, sum(day)), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,12 +32,8 @@ func dated(t *testing.T, tab *table.Table, id string, day int) table.Row {
 
 func folder(t *testing.T) (table.Folder, string) {
 	t.Helper()
-	dir := t.TempDir()
-	f, err := table.NewFolder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f, dir
+	dir := filepath.Join(t.TempDir(), "table")
+	return table.NewFolder(dir), dir
 }
 
 // files lists what a target has.
@@ -112,18 +110,18 @@ func sum(i int) []byte {
 	return b
 }
 
-// TestPartitions writes rows of 20 days, of which no more than eight files may be
-// open, and one row of no day.
+// TestPartitions writes rows of 120 days, of which no more than 100 files may be open,
+// and one row of no day.
 func TestPartitions(t *testing.T) {
 	target, dir := folder(t)
 	tab := table.New(nil)
 	parts := table.NewParts(tab, target, table.Layout{Encoding: table.Encoding{Format: table.JSONL}, ByDate: true})
-	for i := range 60 {
-		if err := parts.Write(t.Context(), dated(t, tab, fmt.Sprint(i), 1+i%20)); err != nil {
+	for i := range 360 {
+		if err := parts.Write(t.Context(), dated(t, tab, fmt.Sprint(i), 1+i%120)); err != nil {
 			t.Fatal(err)
 		}
-		if open, err := filepath.Glob(filepath.Join(dir, ".upwell-*")); err != nil || len(open) > 8 {
-			t.Fatalf("%d files are open, want 8 at most", len(open))
+		if open, err := filepath.Glob(filepath.Join(dir, ".upwell-*")); err != nil || len(open) > 100 {
+			t.Fatalf("%d files are open, want 100 at most", len(open))
 		}
 	}
 	none, err := tab.Row([]byte(`{"custom_id":"x"}`), true)
@@ -138,26 +136,37 @@ func TestPartitions(t *testing.T) {
 		lines[strings.Split(name, "/")[0]] += lineCount(t, filepath.Join(dir, name))
 	}
 	want := map[string]int{"date=__HIVE_DEFAULT_PARTITION__": 1}
-	for day := 1; day <= 20; day++ {
-		want[fmt.Sprintf("date=2026-11-%02d", day)] = 3
+	for day := 1; day <= 120; day++ {
+		want[time.Date(2026, 11, day, 0, 0, 0, 0, time.UTC).Format("date=2006-01-02")] = 3
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Errorf("lines by partition differ (-want +got):\n%s", diff)
 	}
 }
 
-// TestFewDays keeps a file open for each day, however the days alternate.
-func TestFewDays(t *testing.T) {
-	target, _ := folder(t)
-	tab := table.New(nil)
-	parts := table.NewParts(tab, target, table.Layout{Encoding: table.Encoding{Format: table.JSONL}, ByDate: true})
-	for i := range 80 {
-		if err := parts.Write(t.Context(), dated(t, tab, fmt.Sprint(i), 1+i%8)); err != nil {
-			t.Fatal(err)
+// TestManyDays keeps a file open for each day, however the days alternate, and bounds
+// what all of them hold back together.
+func TestManyDays(t *testing.T) {
+	const days, rows, group = 60, 3000, 256 << 10
+	for _, fileSize := range []int64{0, 16 << 20} {
+		for _, format := range table.Formats {
+			target, _ := folder(t)
+			tab := table.New(choose(t, "custom_id", "output_text"))
+			parts := table.NewParts(tab, target, table.Layout{Encoding: table.Encoding{Format: format, GroupSize: group}, ByDate: true, FileSize: fileSize})
+			most := 0
+			for i := range rows {
+				if err := parts.Write(t.Context(), dated(t, tab, fmt.Sprint(i), 1+i*7%days)); err != nil {
+					t.Fatal(err)
+				}
+				most = max(most, parts.Held())
+			}
+			if most > group || most < group/2 {
+				t.Errorf("%s: the files held %d bytes, want %d at most, and not much less", format, most, group)
+			}
+			if err := parts.Close(t.Context()); err != nil || parts.Files != days {
+				t.Errorf("%s: Close = %v after %d files, want %d", format, err, parts.Files, days)
+			}
 		}
-	}
-	if err := parts.Close(t.Context()); err != nil || parts.Files != 8 {
-		t.Errorf("Close = %v after %d files, want 8", err, parts.Files)
 	}
 }
 
@@ -166,15 +175,15 @@ func TestOneDayAmongMany(t *testing.T) {
 	target, _ := folder(t)
 	tab := table.New(nil)
 	parts := table.NewParts(tab, target, table.Layout{Encoding: table.Encoding{Format: table.JSONL}, ByDate: true})
-	for i := range 20 {
+	for i := range 120 {
 		for _, day := range []int{1, 2 + i} {
 			if err := parts.Write(t.Context(), dated(t, tab, fmt.Sprint(i), day)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if err := parts.Close(t.Context()); err != nil || parts.Files != 21 {
-		t.Errorf("Close = %v after %d files, want 21", err, parts.Files)
+	if err := parts.Close(t.Context()); err != nil || parts.Files != 121 {
+		t.Errorf("Close = %v after %d files, want 121", err, parts.Files)
 	}
 }
 
@@ -240,14 +249,16 @@ func TestDataset(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	begin := func(run string) {
+	begin := func(run string) *table.Dataset {
 		t.Helper()
-		if err := table.Begin(t.Context(), target, run); err != nil {
+		set, err := table.Begin(t.Context(), target, run)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"_INCOMPLETE"}, files(t, target)); diff != "" {
 			t.Errorf("after Begin the files differ (-want +got):\n%s", diff)
 		}
+		return set
 	}
 	begin("q3")
 	put("part-00000.csv")
@@ -257,12 +268,12 @@ func TestDataset(t *testing.T) {
 		t.Fatal(err)
 	}
 	left.Close()
-	begin("q3")
+	set := begin("q3")
 	if _, err := os.Stat(filepath.Join(dir, "date=2026-11-01")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder of a partition: %v, want it gone", err)
 	}
 	put("part-00000.csv")
-	if err := table.Finish(t.Context(), target, table.Success{Run: "q3", Rows: 7}); err != nil {
+	if err := set.Finish(t.Context(), table.Success{Run: "q3", Rows: 7}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"_SUCCESS", "part-00000.csv"}, files(t, target)); diff != "" {
@@ -305,7 +316,10 @@ func TestForeign(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := table.Begin(t.Context(), target, "q3"); !errors.Is(err, table.ErrForeign) {
+		if err := table.Vet(t.Context(), target, "q3"); !errors.Is(err, table.ErrForeign) {
+			t.Errorf("%s: Vet = %v, want ErrForeign", what, err)
+		}
+		if _, err := table.Begin(t.Context(), target, "q3"); !errors.Is(err, table.ErrForeign) {
 			t.Errorf("%s: Begin = %v, want ErrForeign", what, err)
 		}
 		if got := files(t, target); len(got) != len(tree) {
@@ -372,22 +386,108 @@ func overwrite(t *testing.T, target table.Target, text string) {
 
 func overwriteWith(t *testing.T, target table.Target, text string) error {
 	t.Helper()
-	if err := table.Begin(t.Context(), target, "q3"); err != nil {
+	set, err := table.Begin(t.Context(), target, "q3")
+	if err != nil {
 		return err
 	}
 	for i := range 2 {
-		tmp, err := target.Temp()
-		if err != nil {
-			return err
-		}
-		if _, err := tmp.WriteString(text); err != nil {
-			return err
-		}
-		if err := target.Put(t.Context(), fmt.Sprintf("part-%05d.csv", i), tmp); err != nil {
+		if err := putText(t, set, i, text); err != nil {
 			return err
 		}
 	}
-	return table.Finish(t.Context(), target, table.Success{Run: "q3"})
+	return set.Finish(t.Context(), table.Success{Run: "q3"})
+}
+
+func putText(t *testing.T, target table.Target, part int, text string) error {
+	t.Helper()
+	tmp, err := target.Temp()
+	if err != nil {
+		return err
+	}
+	if _, err := tmp.WriteString(text); err != nil {
+		return err
+	}
+	return target.Put(t.Context(), fmt.Sprintf("part-%05d.csv", part), tmp)
+}
+
+// TestTwoAtOnce begins an export while another one is under way, which must notice
+// and leave nothing.
+func TestTwoAtOnce(t *testing.T) {
+	for _, again := range []string{"begun", "finished"} {
+		target, dir := folder(t)
+		first, err := table.Begin(t.Context(), target, "q3")
+		if err == nil {
+			err = putText(t, first, 0, "first")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := table.Begin(t.Context(), target, "q3")
+		if err == nil && again == "finished" {
+			err = second.Finish(t.Context(), table.Success{Run: "q3"})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := files(t, target)
+		if err := putText(t, first, 1, "first"); !errors.Is(err, table.ErrTaken) {
+			t.Errorf("another has %s: Put = %v, want ErrTaken", again, err)
+		}
+		if err := first.Finish(t.Context(), table.Success{Run: "q3"}); !errors.Is(err, table.ErrTaken) {
+			t.Errorf("another has %s: Finish = %v, want ErrTaken", again, err)
+		}
+		if diff := cmp.Diff(before, files(t, target)); diff != "" {
+			t.Errorf("another has %s: the files in %s differ (-want +got):\n%s", again, dir, diff)
+		}
+	}
+}
+
+// late is a target where another export begins just before _SUCCESS is put. As those
+// of a bucket, its temporary files are elsewhere.
+type late struct {
+	table.Folder
+	tmp string
+}
+
+func (l late) Temp() (*os.File, error) { return os.CreateTemp(l.tmp, "") }
+
+func (l late) Put(ctx context.Context, name string, f *os.File) error {
+	if name == "_SUCCESS" {
+		if _, err := table.Begin(ctx, l.Folder, "q3"); err != nil {
+			return err
+		}
+	}
+	return l.Folder.Put(ctx, name, f)
+}
+
+func TestTakenAtTheLastMoment(t *testing.T) {
+	target, _ := folder(t)
+	if err := overwriteWith(t, late{target, t.TempDir()}, "first"); !errors.Is(err, table.ErrTaken) {
+		t.Errorf("Finish = %v, want ErrTaken", err)
+	}
+	if diff := cmp.Diff([]string{"_INCOMPLETE"}, files(t, target)); diff != "" {
+		t.Errorf("the files differ (-want +got):\n%s", diff)
+	}
+}
+
+// TestStream writes to what stays where and what it is.
+func TestStream(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for range 2 {
+		tab := table.New(nil)
+		parts := table.NewParts(tab, table.Stream{To: file}, table.Layout{Encoding: table.Encoding{Format: table.JSONL}})
+		if err := errors.Join(parts.Write(t.Context(), dated(t, tab, "a", 1)), parts.Close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		parts.Discard()
+	}
+	if n := lineCount(t, file.Name()); n != 2 {
+		t.Errorf("%d lines, want 2", n)
+	}
 }
 
 func (s steps) Put(ctx context.Context, name string, f *os.File) error {

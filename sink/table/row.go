@@ -48,24 +48,28 @@ type Row struct {
 	cells    []Value
 }
 
-// Size is about how many bytes of memory the row takes.
-func (r Row) Size() int { return 2*len(r.Line) + int(unsafe.Sizeof(Value{}))*len(r.cells) }
-
-// size is about how many bytes the row's cells are, before compression.
-func (r Row) size() int {
-	n := 0
+// Size is about how many bytes of memory the row takes. What was read to make it may
+// have had as much room again as the line.
+func (r Row) Size() int {
+	n := 2 * len(r.Line)
 	for _, v := range r.cells {
-		n += 8 + len(v.raw)
+		n += int(unsafe.Sizeof(v))
 	}
 	return n
 }
+
+// ErrLine is the error of making a row of what is no line.
+var ErrLine = errors.New("the stored line is not a JSON object")
 
 // Row makes a row of a stored line, which must not change afterwards. A failed job's
 // has null in the columns of the answer.
 func (t *Table) Row(line []byte, answered bool) (Row, error) {
 	line, err := oneLine(line)
 	if err != nil {
-		return Row{}, fmt.Errorf("the stored line is not JSON: %w", err)
+		return Row{}, fmt.Errorf("%w: %w", ErrLine, err)
+	}
+	if kindOf(line) != "object" {
+		return Row{}, fmt.Errorf("%w but %s", ErrLine, described(line))
 	}
 	found := make([][]byte, len(t.Columns)+1)
 	plan := t.failed

@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -146,7 +147,21 @@ func TestValues(t *testing.T) {
 		{"int64", `9223372036854775808`, misfit, ""},
 		{"int64", `1.5`, misfit, ""},
 		{"int64", `1e400`, misfit, ""},
-		{"int64", `1e18`, misfit, ""},
+		{"int64", `1e18`, `1000000000000000000`, "1000000000000000000"},
+		{"int64", `1000000000000000000.0`, `1000000000000000000`, "1000000000000000000"},
+		{"int64", `-9223372036854775808.00e0`, `-9223372036854775808`, "-9223372036854775808"},
+		{"int64", `9.223372036854775807E+18`, `9223372036854775807`, "9223372036854775807"},
+		{"int64", `1200e-2`, `12`, "12"},
+		{"int64", `0.001e3`, `1`, "1"},
+		{"int64", `-0.0e-5`, `0`, "0"},
+		{"int64", `0e400`, `0`, "0"},
+		{"int64", `9.223372036854775808e18`, misfit, ""},
+		{"int64", `1e19`, misfit, ""},
+		{"int64", `1e9223372036854775807`, misfit, ""},
+		{"int64", `1e99999999999999999999`, misfit, ""},
+		{"int64", `1e-1`, misfit, ""},
+		{"int64", `10.01e1`, misfit, ""},
+		{"int64", `9007199254740993.5`, misfit, ""},
 		{"int64", `"1"`, misfit, ""},
 		{"int64", `true`, misfit, ""},
 		{"int64", `[1]`, misfit, ""},
@@ -234,11 +249,53 @@ func TestPaths(t *testing.T) {
 
 // TestRequired has lines without what a table cannot be without.
 func TestRequired(t *testing.T) {
-	for _, line := range []string{`{}`, `{"custom_id":null}`, `[]`, `1`} {
-		if r, err := table.New(choose(t, "id=custom_id")).Row([]byte(line), true); err == nil {
-			t.Errorf("Row(%s) = %v, want an error", line, r)
+	for line, isLine := range map[string]bool{`{}`: true, `{"custom_id":null}`: true, `[]`: false, `1`: false, `{`: false} {
+		if r, err := table.New(choose(t, "id=custom_id")).Row([]byte(line), true); err == nil || errors.Is(err, table.ErrLine) == isLine {
+			t.Errorf("Row(%s) = %v, %v, want an error, and ErrLine: %t", line, r, err, !isLine)
 		}
 	}
+}
+
+// TestOneColumnCSV has rows that are empty, and are no empty lines, which readers skip.
+func TestOneColumnCSV(t *testing.T) {
+	lines := []string{string(answer(`{"v":null}`)), string(answer(`{"v":"a"}`)), string(answer(`{"v":""}`)), failure}
+	var rows []func(*table.Table) (table.Row, error)
+	for _, line := range lines {
+		rows = append(rows, answered(line))
+	}
+	if got, want := write(t, choose(t, "v=output.v"), table.CSV, rows[:3]...), "v\n\"\"\na\n\"\"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestRowSize compares the memory that rows take with what they say.
+func TestRowSize(t *testing.T) {
+	numbers := `[` + strings.Repeat("1,", 100_000) + `1]`
+	for typ, value := range map[string]string{"int64[]": numbers, "string[]": numbers, "json": numbers, "string": `"` + strings.Repeat("a", 200_000) + `"`} {
+		tab := table.New(choose(t, "custom_id", "v=output.v:"+typ))
+		line := answer(`{"v":` + value + `}`)
+		rows, size := make([]table.Row, 20), 0
+		before := heap()
+		for i := range rows {
+			var err error
+			if rows[i], err = tab.Row(bytes.Clone(line), true); err != nil {
+				t.Fatal(err)
+			}
+			size += rows[i].Size()
+		}
+		if got := int(heap() - before); got > size {
+			t.Errorf("%s: rows that say %d bytes take %d", typ, size, got)
+		}
+		runtime.KeepAlive(rows)
+	}
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func TestFormatOf(t *testing.T) {

@@ -73,9 +73,18 @@ func (n node) read(text json.RawMessage) node {
 	return n
 }
 
-// follow goes on to the schema that this one stands for: what it refers to, or the
-// only choice that it leaves beside null.
+// follow goes on to the schema that this one stands for, unless it has a type of its
+// own and that one has not the same: then it only narrows the values down.
 func (n node) follow() (node, bool) {
+	next, ok := n.next()
+	if own := n.kind(); own != "" && next.kind() != own {
+		return n, false
+	}
+	return next, ok
+}
+
+// next returns what a schema refers to, or the only choice that it leaves beside null.
+func (n node) next() (node, bool) {
 	if ref := n.words.Ref; ref != "" {
 		target := n.target(ref)
 		if n.loops = slices.Contains(n.refs, ref); n.loops || target == nil {

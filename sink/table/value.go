@@ -2,9 +2,10 @@ package table
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
-	"math"
+	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -14,12 +15,14 @@ import (
 
 // A Value is a cell, or an item of the list in one. Which of its fields counts is
 // up to its type. The zero Value is null.
+//
+// A list has its items in its JSON alone: as Values, short ones would take forty times
+// the memory.
 type Value struct {
 	raw  []byte // what it was made from, as JSON; nil for null
 	text string // of a String or JSON
-	n    int64  // an Int64; 1 for true; days or microseconds since 1970
+	n    int64  // an Int64; 1 for true; days or microseconds since 1970; a list's length
 	f    float64
-	list []Value
 }
 
 // Null reports whether the value is null.
@@ -47,13 +50,24 @@ func (t Type) listOf(raw []byte) (Value, error) {
 	}
 	v := Value{raw: raw}
 	for item := range skim.Items(raw, 0) {
-		i, err := Type{Kind: t.Kind}.value(item.Of(raw))
-		if err != nil {
+		if _, err := (Type{Kind: t.Kind}).value(item.Of(raw)); err != nil {
 			return Value{}, err
 		}
-		v.list = append(v.list, i)
+		v.n++
 	}
 	return v, nil
+}
+
+// items yields the items of a list that listOf has made.
+func (t Type) items(list Value) iter.Seq[Value] {
+	return func(yield func(Value) bool) {
+		for item := range skim.Items(list.raw, 0) {
+			v, _ := Type{Kind: t.Kind}.value(item.Of(list.raw)) // listOf has seen the error, if any
+			if !yield(v) {
+				return
+			}
+		}
+	}
 }
 
 func (k Kind) value(raw []byte) (v Value, err error) {
@@ -85,19 +99,27 @@ func (k Kind) value(raw []byte) (v Value, err error) {
 	return v, nil
 }
 
-// exact is the largest number below which each whole number is a float64.
-const exact = 1 << 53
+// maxZeros is how many zeros can follow a digit in an int64, and one more.
+const maxZeros = 19
 
-// whole reads a number without a fraction, in whatever way it is written.
+// whole reads a JSON number without a fraction, in whatever way it is written. It
+// moves the point among the digits, as a float64 has not enough of them.
 func whole(s string) (int64, error) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, nil
 	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) >= exact {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
+	before, after, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimRight(before+after, "0")
+	if digits == "" || digits == "-" {
+		return 0, nil
+	}
+	shift, err := strconv.Atoi(cmp.Or(exponent, "0"))
+	zeros := len(before) + shift - len(digits)
+	if err != nil || zeros < 0 || zeros > maxZeros {
 		return 0, errMisfit
 	}
-	return int64(f), nil
+	return strconv.ParseInt(digits+strings.Repeat("0", zeros), 10, 64)
 }
 
 const secondsOfDay = 24 * 60 * 60
@@ -159,12 +181,13 @@ func (t Type) append(dst []byte, v Value) []byte {
 }
 
 func (t Type) appendList(dst []byte, v Value) []byte {
-	dst = append(dst, '[')
-	for i, item := range v.list {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = Type{Kind: t.Kind}.append(dst, item)
+	sep := byte('[')
+	for item := range t.items(v) {
+		dst = Type{Kind: t.Kind}.append(append(dst, sep), item)
+		sep = ','
+	}
+	if v.n == 0 {
+		dst = append(dst, '[')
 	}
 	return append(dst, ']')
 }

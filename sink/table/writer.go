@@ -38,6 +38,12 @@ type Writer interface {
 	// to be compressed.
 	Size() int64
 
+	// Held is how many bytes of memory that takes, about.
+	Held() int
+
+	// Flush writes what is held back. A Parquet file has a row group of it.
+	Flush() error
+
 	// Close writes what is left. It does not close the file.
 	Close() error
 }
@@ -50,7 +56,8 @@ type Encoding struct {
 	Meta map[string]string
 
 	// GroupSize bounds the rows that a Parquet writer holds, in bytes before
-	// compression: a row group. Default: 64 MiB.
+	// compression: a row group. [Parts] hold no more in all their files together.
+	// Default: 64 MiB.
 	GroupSize int
 }
 
@@ -122,18 +129,22 @@ func (w *jsonWriter) object(dst []byte, r Row) []byte {
 }
 
 func (w *jsonWriter) Size() int64  { return w.out.n + int64(w.buf.Buffered()) }
+func (w *jsonWriter) Held() int    { return w.buf.Buffered() }
+func (w *jsonWriter) Flush() error { return w.buf.Flush() }
 func (w *jsonWriter) Close() error { return w.buf.Flush() }
 
-// A csvWriter writes CSV. Its csv.Writer has a buffer of its own.
+// A csvWriter writes CSV.
 type csvWriter struct {
 	table *Table
 	out   *counter
+	buf   *bufio.Writer // which csv uses as its own, as it is large enough
 	csv   *csv.Writer
 	cells []string
 }
 
 func (t *Table) csv(out *counter) (*csvWriter, error) {
-	w := &csvWriter{table: t, out: out, csv: csv.NewWriter(bufio.NewWriterSize(out, bufferSize)), cells: make([]string, len(t.Columns))}
+	buf := bufio.NewWriterSize(out, bufferSize)
+	w := &csvWriter{table: t, out: out, buf: buf, csv: csv.NewWriter(buf), cells: make([]string, len(t.Columns))}
 	return w, w.csv.Write(names(t.Columns))
 }
 
@@ -141,12 +152,18 @@ func (w *csvWriter) Write(r Row) error {
 	for i, c := range w.table.Columns {
 		w.cells[i] = c.Type.format(r.cells[i])
 	}
+	if len(w.cells) == 1 && w.cells[0] == "" {
+		_, err := w.buf.WriteString("\"\"\n") // readers skip an empty line
+		return err
+	}
 	return w.csv.Write(w.cells)
 }
 
-func (w *csvWriter) Size() int64 { return w.out.n }
+func (w *csvWriter) Size() int64  { return w.out.n + int64(w.buf.Buffered()) }
+func (w *csvWriter) Held() int    { return w.buf.Buffered() }
+func (w *csvWriter) Close() error { return w.Flush() }
 
-func (w *csvWriter) Close() error {
+func (w *csvWriter) Flush() error {
 	w.csv.Flush()
 	return w.csv.Error()
 }

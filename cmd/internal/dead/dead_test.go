@@ -27,6 +27,7 @@ func letter(change func(*sqsqueue.Letter)) *sqsqueue.Letter {
 
 func TestFilter(t *testing.T) {
 	unknown := letter(func(l *sqsqueue.Letter) { l.Class, l.Status, l.FirstFailed = sqsqueue.Unknown, 0, time.Time{} })
+	comma := letter(func(l *sqsqueue.Letter) { l.CustomID = "a,b" })
 	teapot := letter(func(l *sqsqueue.Letter) { l.Status = 418 })
 	for _, tt := range []struct {
 		where  string
@@ -56,6 +57,14 @@ func TestFilter(t *testing.T) {
 		{"class=unknown status=0", unknown, true},
 		{"status=0", nil, false},
 		{"older=1s", unknown, false}, // by when it was sent
+		{"id=a,b", comma, true},
+		{"id=a,b,run=nightly", comma, true},
+		{"run=nightly,id=nightly/a,b,class=truncated", comma, true},
+		{"id=a,b,run=other", comma, false},
+		{"id=a", comma, false},
+		{"id=b,id=a,b", comma, true},
+		{"class=refused,class=truncated,older=1h", nil, true},
+		{"class=truncated,older=31h", nil, false},
 	} {
 		f, err := dead.ParseFilter(strings.Fields(tt.where))
 		if err != nil {
@@ -85,6 +94,11 @@ func TestFilterErrors(t *testing.T) {
 		"older=x":         "older=x: want a duration, such as 90m, 24h or 7d",
 		"older=-1h":       "want a duration",
 		"older=1.5d":      "want a duration",
+		"model=m,n":       "model=m,n: want KEY=VALUE after a comma, with one of class, id, model, run, status or older",
+		"run=r,klass=x":   "want KEY=VALUE after a comma",
+		"id=a,class=b":    "class=b: unknown class",
+		"id=a,run=":       "want KEY=VALUE",
+		"older=1h,2h":     "want a duration",
 	} {
 		if _, err := dead.ParseFilter([]string{term}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseFilter(%s) = %v, want an error with %q", term, err, want)

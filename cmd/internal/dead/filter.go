@@ -58,11 +58,28 @@ func hasStatus(l *sqsqueue.Letter, value string) bool {
 	return strconv.Itoa(l.Status) == value
 }
 
-// ParseFilter reads terms such as class=truncated. Of terms with the same key, any
-// will do.
-func ParseFilter(terms []string) (f Filter, err error) {
+// keys are what a term may begin with, beside older.
+var keys = slices.Sorted(maps.Keys(matchers))
+
+// nextTerm is a comma with a term behind it. The others belong to an id.
+var nextTerm = regexp.MustCompile(`,(` + strings.Join(keys, "|") + `|older)=`)
+
+// terms returns the terms of all arguments, where commas separate several.
+func terms(args []string) (all []string) {
+	for _, arg := range args {
+		for at := nextTerm.FindStringIndex(arg); at != nil; at = nextTerm.FindStringIndex(arg) {
+			all, arg = append(all, arg[:at[0]]), arg[at[0]+len(","):]
+		}
+		all = append(all, arg)
+	}
+	return all
+}
+
+// ParseFilter reads terms such as class=truncated, or several with commas in between.
+// Of terms with the same key, any will do.
+func ParseFilter(args []string) (f Filter, err error) {
 	f.wanted = make(map[string][]string)
-	for _, term := range terms {
+	for _, term := range terms(args) {
 		key, value, ok := strings.Cut(term, "=")
 		switch {
 		case !ok || value == "":
@@ -84,7 +101,9 @@ func ParseFilter(terms []string) (f Filter, err error) {
 func check(key, value string) error {
 	switch {
 	case matchers[key] == nil:
-		return fmt.Errorf("unknown key %q, want %s or older", key, strings.Join(slices.Sorted(maps.Keys(matchers)), ", "))
+		return fmt.Errorf("unknown key %q, want %s or older", key, list(keys))
+	case key != "id" && strings.Contains(value, ","):
+		return fmt.Errorf("%s=%s: want KEY=VALUE after a comma, with one of %s or older", key, value, list(keys))
 	case key == "class" && !slices.Contains(Classes, jobs.Class(value)):
 		return fmt.Errorf("class=%s: unknown class, want %s", value, list(Classes))
 	case key == "status" && !statusTerm.MatchString(value):

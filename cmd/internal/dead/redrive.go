@@ -80,7 +80,7 @@ func (p *Plan) Job(ctx context.Context, l *sqsqueue.Letter) ([]byte, error) {
 		return nil, fmt.Errorf("its deadline passed on %s, and it would only expire again: --set deadline=24h, or --set deadline=none",
 			j.Deadline.Format(time.RFC3339))
 	}
-	return text, sqsqueue.Fits(text)
+	return text, l.Fits(text)
 }
 
 // A Leaving is a letter that stays where it is.
@@ -140,8 +140,12 @@ func (r *Redriver) visit(ctx context.Context, letters []*sqsqueue.Letter) error 
 			continue
 		}
 		text, err := r.Plan.Job(ctx, l)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		stopped := context.Cause(ctx)
+		if enough = errors.Is(stopped, sqsqueue.ErrStop); enough {
+			break // another visit found none left, and those chosen here are among the others
+		}
+		if stopped != nil {
+			return stopped
 		}
 		if err != nil {
 			r.leave(l, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/go-cmp/cmp"
 
 	"upwell/cmd/internal/dead"
@@ -114,9 +115,9 @@ func plan(t *testing.T, where, set string) *dead.Plan {
 	return &dead.Plan{Filter: f, Change: c}
 }
 
-func (w *world) redrive(p *dead.Plan, limit int) dead.Summary {
+func (w *world) redrive(p *dead.Plan) dead.Summary {
 	w.Helper()
-	r := &dead.Redriver{Queue: w.open(w.sqs), Plan: p, Limit: limit}
+	r := &dead.Redriver{Queue: w.open(w.sqs), Plan: p}
 	sum, err := r.Run(w.Context())
 	if err != nil {
 		w.Errorf("redrive = %v, want nil", err)
@@ -160,7 +161,7 @@ func TestRedriveIsSafe(t *testing.T) {
 						w.work()
 					}
 					time.Sleep(5 * time.Minute) // what the dead one hid
-					w.redrive(p, 0)
+					w.redrive(p)
 					w.work()
 					w.wantDone(name, ids)
 				})
@@ -225,7 +226,7 @@ func TestRedriver(t *testing.T) {
 		if diff := cmp.Diff(dead.Counts{jobs.Truncated: 15}, sum.Sent); diff != "" || err != nil || sum.Left != 0 || sum.Elsewhere != 0 || len(told) == 0 || told[len(told)-1] != 15 {
 			t.Errorf("redriven %v of at most 15, left %d, survey %+v, told %v, %v", sum.Sent, sum.Left, sum.Survey, told, err)
 		}
-		sum = w.redrive(p, 0)
+		sum = w.redrive(p)
 		if diff := cmp.Diff(dead.Counts{jobs.Truncated: 25}, sum.Sent); diff != "" || sum.Left != 2 || len(sum.Reasons) != 2 || sum.Letters != 27 {
 			t.Errorf("redriven %v of %d, left %v, want 25 truncated of 27, and 2 left", sum.Sent, sum.Letters, sum.Reasons)
 		}
@@ -251,6 +252,26 @@ func (w *world) bury(body string, l jobs.DeadLetter) {
 	}
 }
 
+// A letter that would not fit beside the attributes that others gave it is left.
+func TestRedriveWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		head, tail, trace := `{"custom_id":"a","url":"/v1/responses","body":{"model":"m","input":"`, `"}}`, strings.Repeat("t", 500)
+		text := head + strings.Repeat("x", sqsqueue.MaxMessage-len(head+tail+"traceparent"+"String"+trace)) + tail
+		_, err := newClient(w.sqs).SendMessage(t.Context(), &sqs.SendMessageInput{
+			QueueUrl: new("http://sqs.test/000000000000/dead"), MessageBody: &text,
+			MessageAttributes: map[string]types.MessageAttributeValue{"traceparent": {DataType: new("String"), StringValue: &trace}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := w.redrive(plan(t, "", ""))
+		if sum.Left != 1 || !strings.Contains(fmt.Sprint(sum.Reasons[0].Why), "SQS takes at most") {
+			t.Errorf("redriven %v, left %v, want it left for its size", sum.Sent, sum.Reasons)
+		}
+	})
+}
+
 // A job that fails again while letters are redriven is not redriven once more: that
 // would never end.
 func TestRedriveOfWhatFailsAgain(t *testing.T) {
@@ -267,7 +288,7 @@ func TestRedriveOfWhatFailsAgain(t *testing.T) {
 		defer stop()
 		var working sync.WaitGroup
 		working.Go(func() { _ = wk.Run(ctx) })
-		sum := w.redrive(plan(t, "", ""), 0)
+		sum := w.redrive(plan(t, "", ""))
 		if sum.Sent.Total() < 30 || sum.Sent.Total() > 60 {
 			t.Errorf("redriven %d, want 30, or little more", sum.Sent.Total())
 		}

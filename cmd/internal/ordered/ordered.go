@@ -17,7 +17,7 @@ type Limits struct {
 	Bytes  int // of what comes of them
 }
 
-// Map calls do for each element of in, and yields what it returns, in the order of
+// Map calls do for each element of in(ctx), and yields what it returns, in the order of
 // in. do also says how many bytes that takes; they count until the next one is asked
 // for. The first error ends it, be it of in, of do or of ctx; it is the last pair.
 //
@@ -26,7 +26,8 @@ type Limits struct {
 // One piece of work is always allowed.
 //
 // Map runs in and do in goroutines of its own, and waits for them before it returns.
-func Map[In, Out any](ctx context.Context, in iter.Seq2[In, error], lim Limits, do func(context.Context, In) (Out, int, error)) iter.Seq2[Out, error] {
+// Their context ends when the loop over what it yields does.
+func Map[In, Out any](ctx context.Context, in func(context.Context) iter.Seq2[In, error], lim Limits, do func(context.Context, In) (Out, int, error)) iter.Seq2[Out, error] {
 	return func(yield func(Out, error) bool) {
 		m := &mapping[In, Out]{
 			do:     do,
@@ -36,7 +37,7 @@ func Map[In, Out any](ctx context.Context, in iter.Seq2[In, error], lim Limits, 
 		working, cancel := context.WithCancel(ctx)
 		defer m.running.Wait()
 		defer cancel()
-		m.running.Go(func() { m.feed(working, in) })
+		m.running.Go(func() { m.feed(working, in(working)) })
 		for next := range m.queue {
 			o := <-next
 			if !yield(o.out, o.err) || o.err != nil {

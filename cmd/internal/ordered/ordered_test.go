@@ -17,15 +17,17 @@ import (
 )
 
 // numbers yields 0 to n-1, and then err if there is one.
-func numbers(n int, err error) iter.Seq2[int, error] {
-	return func(yield func(int, error) bool) {
-		for i := range n {
-			if !yield(i, nil) {
-				return
+func numbers(n int, err error) func(context.Context) iter.Seq2[int, error] {
+	return func(context.Context) iter.Seq2[int, error] {
+		return func(yield func(int, error) bool) {
+			for i := range n {
+				if !yield(i, nil) {
+					return
+				}
 			}
-		}
-		if err != nil {
-			yield(0, err)
+			if err != nil {
+				yield(0, err)
+			}
 		}
 	}
 }
@@ -154,6 +156,26 @@ func TestErrors(t *testing.T) {
 			t.Errorf("an error %s: %d values and %v, want 30 and the error", name, len(got), err)
 		}
 	}
+}
+
+// TestEndOfIn has an error of do while in waits for more.
+func TestEndOfIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := errors.New("bad")
+		in := func(ctx context.Context) iter.Seq2[int, error] {
+			return func(yield func(int, error) bool) {
+				if yield(1, nil) {
+					<-ctx.Done()
+				}
+			}
+		}
+		_, err := collect(ordered.Map(t.Context(), in, ordered.Limits{Window: 10, Bytes: 100}, func(context.Context, int) (int, int, error) {
+			return 0, 1, bad
+		}))
+		if !errors.Is(err, bad) {
+			t.Errorf("Map ends with %v, want the error", err)
+		}
+	})
 }
 
 // TestEnd ends the context, and leaves the loop: nothing may go on.
