@@ -53,7 +53,7 @@ type Row struct {
 func (r Row) Size() int {
 	n := 2 * len(r.Line)
 	for _, v := range r.cells {
-		n += int(unsafe.Sizeof(v))
+		n += int(unsafe.Sizeof(v)) + len(v.text)
 	}
 	return n
 }
