@@ -105,8 +105,9 @@ type deadListCmd struct {
 	deadFlags
 	whereFlags
 
-	Limit *int `placeholder:"N" help:"Letters to list, the latest first; 0 for all. Default: 20, and all with --json."`
-	JSON  bool `name:"json" help:"Print a JSON object for each letter."`
+	Limit  *int `placeholder:"N" help:"Letters to list, the latest first; 0 for all. Default: 20, and all with --json."`
+	JSON   bool `name:"json" help:"Print a JSON object for each letter."`
+	Redact bool `env:"UPWELL_REDACT" help:"Leave out reasons, which may quote prompts and answers."`
 }
 
 // listed is how many letters are listed if nobody says: they fit on a screen.
@@ -138,6 +139,9 @@ func (c *deadListCmd) Run(ctx context.Context, e env) error {
 	survey, err := queue.Letters(ctx, func(ctx context.Context, letters []*sqsqueue.Letter) error {
 		for _, letter := range letters {
 			if plan.Match(ctx, letter) {
+				if c.Redact {
+					letter.Reason = withheld
+				}
 				if err := l.add(letter); err != nil {
 					return err
 				}
@@ -151,6 +155,10 @@ func (c *deadListCmd) Run(ctx context.Context, e env) error {
 	missed(e.stderr, survey)
 	return scanned(ctx, err)
 }
+
+// withheld stands for a reason that is not to be shown: whose words it has cannot be
+// known, as another worker may have written it.
+const withheld = "(redacted)"
 
 // A deadRow is a letter in a list.
 type deadRow struct {

@@ -115,7 +115,7 @@ func (c *deadShowCmd) rows(l *sqsqueue.Letter) []progress.Row {
 
 func (c *deadShowCmd) reason(s string) string {
 	if c.Redact {
-		return dead.Redacted(s)
+		return withheld
 	}
 	return s
 }

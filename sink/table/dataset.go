@@ -60,6 +60,10 @@ func Begin(ctx context.Context, target Target, run string) (*Dataset, error) {
 
 // Put implements [Target]. It fails with [ErrTaken] when another export has begun.
 func (d *Dataset) Put(ctx context.Context, name string, f *os.File) error {
+	if err := d.verify(ctx); err != nil {
+		d.Drop(f)
+		return err
+	}
 	return d.Target.Put(ctx, name, f)
 }
 
