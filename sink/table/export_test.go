@@ -1,9 +1,9 @@
 package table
 
-// Held returns what all open files hold back, in bytes.
-func (p *Parts) Held() (held int) {
+// Held returns what all open files hold back, in bytes, and what p takes that for.
+func (p *Parts) Held() (held, counted int) {
 	for _, f := range p.open {
 		held += f.Held()
 	}
-	return held
+	return held, p.held
 }

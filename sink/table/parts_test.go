@@ -158,13 +158,19 @@ func TestManyDays(t *testing.T) {
 				if err := parts.Write(t.Context(), dated(t, tab, fmt.Sprint(i), 1+i*7%days)); err != nil {
 					t.Fatal(err)
 				}
-				most = max(most, parts.Held())
+				held, counted := parts.Held()
+				if most = max(most, held); held != counted {
+					t.Fatalf("%s: the files hold %d bytes, and %d are counted", format, held, counted)
+				}
 			}
 			if most > group || most < group/2 {
 				t.Errorf("%s: the files held %d bytes, want %d at most, and not much less", format, most, group)
 			}
 			if err := parts.Close(t.Context()); err != nil || parts.Files != days {
 				t.Errorf("%s: Close = %v after %d files, want %d", format, err, parts.Files, days)
+			}
+			if _, counted := parts.Held(); counted != 0 {
+				t.Errorf("%s: after Close %d bytes are counted, want none", format, counted)
 			}
 		}
 	}

@@ -272,7 +272,7 @@ func TestOneColumnCSV(t *testing.T) {
 func TestRowSize(t *testing.T) {
 	numbers := `[` + strings.Repeat("1,", 100_000) + `1]`
 	for typ, value := range map[string]string{"int64[]": numbers, "string[]": numbers, "json": numbers, "string": `"` + strings.Repeat("a", 200_000) + `"`} {
-		tab := table.New(choose(t, "custom_id", "v=output.v:"+typ))
+		tab := table.New(choose(t, "custom_id", "v=output.v:"+typ, "w=output:json"))
 		line := answer(`{"v":` + value + `}`)
 		rows, size := make([]table.Row, 20), 0
 		before := heap()

@@ -99,8 +99,8 @@ func (k Kind) value(raw []byte) (v Value, err error) {
 	return v, nil
 }
 
-// maxZeros is how many zeros can follow a digit in an int64, and one more.
-const maxZeros = 19
+// maxZeros is how many zeros can follow the other digits of an int64.
+const maxZeros = 18
 
 // whole reads a JSON number without a fraction, in whatever way it is written. It
 // moves the point among the digits, as a float64 has not enough of them.
