@@ -294,6 +294,20 @@ func TestExportUnbalanced(t *testing.T) {
 	l.export(t, 2, "mightly", "-o", filepath.Join(dir, "other.csv"), "--allow-partial", "--unordered")
 }
 
+// TestExportOfNoAnswer has a line in the place of a result that is none.
+func TestExportOfNoAnswer(t *testing.T) {
+	t.Parallel()
+	l, out := newLibrary(t, 20, 10), filepath.Join(t.TempDir(), "out.csv")
+	if err := os.WriteFile(l.path(sink.Results, jobs.Key{Run: "nightly", CustomID: "msa-000001"}), []byte(`{"custom_id":"msa-000001"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := l.export(t, 1, "nightly", "-o", out)
+	p.says(t, "standard error", p.stderr.String(), []string{`the line has no response: see upwell verify nightly --read`})
+	if _, err := os.Stat(out); err == nil {
+		t.Error("there is a file, want none")
+	}
+}
+
 // TestExportPartial is of runs of which less is known, or more is stored, than ought to be.
 func TestExportPartial(t *testing.T) {
 	t.Parallel()

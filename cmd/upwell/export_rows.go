@@ -15,6 +15,7 @@ import (
 	"upwell/cmd/internal/ordered"
 	"upwell/cmd/internal/progress"
 	"upwell/jobs"
+	"upwell/jobs/skim"
 	"upwell/sink"
 	"upwell/sink/s3sink"
 	"upwell/sink/table"
@@ -182,9 +183,14 @@ func (x *export) row(ctx context.Context, l line) (table.Row, int, error) {
 		err = x.damaged(fmt.Errorf("%s: %w", l, err))
 	case err == nil && !x.Unordered && r.CustomID != l.customID:
 		err = x.damaged(fmt.Errorf("%s: the line in its place is of %q", l, r.CustomID))
+	case err == nil && skim.Find(text, 0, lineHas[kind]).Unset(text):
+		err = x.damaged(fmt.Errorf("%s: the line has no %s", l, lineHas[kind]))
 	}
 	return r, r.Size(), fail(exitFailed, err)
 }
+
+// lineHas is what a line of each kind has, and no other.
+var lineHas = map[sink.Kind]string{sink.Results: "response", sink.Errors: "error"}
 
 // damaged says where to find out more about a line that is not what its place says.
 func (x *export) damaged(err error) error {
