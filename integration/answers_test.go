@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,8 +165,11 @@ func TestDeathBetweenWrites(t *testing.T) {
 			for _, applied := range []bool{false, true} {
 				t.Run(fmt.Sprintf("large=%v/%s%s/applied=%v", large, w.op, w.key, applied), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						var die func()
+						var mu sync.Mutex
+						var die func() // nil before the victim lives, and after
 						fatal := func(op, key string) bool {
+							mu.Lock()
+							defer mu.Unlock()
 							hit := die != nil && op == w.op && strings.Contains(key, w.key)
 							if hit { // once the request has been read
 								time.AfterFunc(time.Millisecond, die)
@@ -189,9 +193,14 @@ func TestDeathBetweenWrites(t *testing.T) {
 						s.send(text)
 						victim := s.hire(worker.Config{Drain: time.Second})
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+						mu.Lock()
 						die = func() { victim.machine.unplug(); cancel() }
+						mu.Unlock()
 						victim.run(ctx)
-						if die != nil {
+						mu.Lock()
+						lives := die != nil
+						mu.Unlock()
+						if lives {
 							t.Fatal("it never came to that request")
 						}
 						s.hire(untilEmpty).run(t.Context())
