@@ -36,9 +36,9 @@ func Set(text []byte, path []string, value []byte) ([]byte, error) {
 		m := e.members[e.last]
 		text = splice(text, append(e.others(), cut{m.At, m.End, value}))
 	case len(e.members) > 0:
-		text = insert(text, e.members[len(e.members)-1].End, ","+quote(e.key)+":"+string(value))
+		text = insert(text, e.members[len(e.members)-1].End, ","+skim.Quote(e.key)+":"+string(value))
 	default:
-		text = insert(text, e.at+1, quote(e.key)+":"+string(value))
+		text = insert(text, e.at+1, skim.Quote(e.key)+":"+string(value))
 	}
 	return text, check(text) // it may be nested too deep now
 }
@@ -147,20 +147,9 @@ func splice(text []byte, cuts []cut) []byte {
 // wrap returns the value as the one member of the one member … of an object.
 func wrap(path []string, value []byte) []byte {
 	for _, key := range slices.Backward(path) {
-		value = slices.Concat([]byte("{"+quote(key)+":"), value, []byte("}"))
+		value = slices.Concat([]byte("{"+skim.Quote(key)+":"), value, []byte("}"))
 	}
 	return value
-}
-
-// quote returns s as a JSON string.
-func quote(s string) string {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(s); err != nil {
-		panic(err) // strings can be encoded
-	}
-	return strings.TrimSpace(b.String())
 }
 
 func dotted(path []string) string { return strings.Join(path, ".") }

@@ -344,7 +344,7 @@ func str(field string, value []byte) (string, error) {
 	case value[0] != '"':
 		return "", bad(field, "a JSON %s, want a string", kind(value))
 	}
-	return unquote(value), nil
+	return skim.Unquote(value), nil
 }
 
 // read decodes value into v and words the error for whoever wrote the job.
@@ -369,5 +369,23 @@ func wanted(e *json.UnmarshalTypeError) string {
 		return "true or false"
 	default:
 		return "a string"
+	}
+}
+
+// kind names the kind of a value as package json does in its errors.
+func kind(value []byte) string {
+	switch value[0] {
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	case '"':
+		return "string"
+	case 't', 'f':
+		return "bool"
+	case 'n':
+		return "null"
+	default:
+		return "number"
 	}
 }

@@ -76,7 +76,7 @@ func (c *deadRedriveCmd) redrive(ctx context.Context, e env, r *dead.Redriver) e
 
 func (c *deadRedriveCmd) report(ctx context.Context, e env, sum dead.Summary, err error) error {
 	printCounts(e.stdout, fmt.Sprintf("redriven: %d", sum.Sent.Total()), sum.Sent)
-	printLeavings(e.stdout, "left where they are", sum.Left, sum.Reasons, c.Redact)
+	printLeavings(e.stdout, "left where they are", sum.Leavings, c.Redact)
 	if sum.Doubled > 0 {
 		fmt.Fprintf(e.stderr, "%d of them could not be removed from the dead-letter queue: redriven again, they are looked up and not paid for twice\n", sum.Doubled)
 	}
@@ -92,20 +92,20 @@ func (c *deadRedriveCmd) report(ctx context.Context, e env, sum dead.Summary, er
 	return nil
 }
 
-func printLeavings(w io.Writer, title string, n int, some []dead.Leaving, redact bool) {
-	if n == 0 {
+func printLeavings(w io.Writer, title string, all dead.Leavings, redact bool) {
+	if all.Left == 0 {
 		return
 	}
-	fmt.Fprintf(w, "%s: %d\n", title, n)
-	for _, left := range some {
+	fmt.Fprintf(w, "%s: %d\n", title, all.Left)
+	for _, left := range all.Reasons {
 		why := left.Why.Error()
 		if redact {
 			why = dead.Redacted(why)
 		}
 		fmt.Fprintf(w, "  %s: %s\n", dead.Name(left.Letter), dead.Clean(why))
 	}
-	if n > len(some) {
-		fmt.Fprintf(w, "  and %d more\n", n-len(some))
+	if more := all.Left - len(all.Reasons); more > 0 {
+		fmt.Fprintf(w, "  and %d more\n", more)
 	}
 }
 
@@ -124,8 +124,7 @@ type redriveTrial struct {
 	mu       sync.Mutex
 	counts   dead.Counts
 	examples map[jobs.Class]example
-	left     int
-	reasons  []dead.Leaving
+	leavings dead.Leavings
 }
 
 func (t *redriveTrial) visit(ctx context.Context, letters []*sqsqueue.Letter) error {
@@ -148,11 +147,7 @@ func (t *redriveTrial) add(l *sqsqueue.Letter, text []byte, err error) {
 	defer t.mu.Unlock()
 	t.counts[l.Class]++
 	if err != nil {
-		t.left++
-		if len(t.reasons) < listed {
-			l.Body = nil
-			t.reasons = append(t.reasons, dead.Leaving{Letter: l, Why: err})
-		}
+		t.leavings.Add(l, err)
 		return
 	}
 	if _, ok := t.examples[l.Class]; !ok && t.each {
@@ -172,9 +167,9 @@ func (t *redriveTrial) print(e env, redact bool) error {
 			fmt.Fprintf(e.stdout, "\n%s: %s would become\n%s\n", class, ex.name, dead.Style{Longest: excerpt, Redact: redact}.Print(ex.text))
 		}
 	}
-	printLeavings(e.stdout, "\nwould be left where they are", t.left, t.reasons, redact)
+	printLeavings(e.stdout, "\nwould be left where they are", t.leavings, redact)
 	fmt.Fprintln(e.stdout, "\nnothing was sent")
-	if t.left > 0 {
+	if t.leavings.Left > 0 {
 		return &failure{code: exitFailed}
 	}
 	return nil

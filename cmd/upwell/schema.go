@@ -17,8 +17,7 @@ type schemaFlags struct {
 	Schema []string `placeholder:"[NAME=]FILE" sep:"none" env:"UPWELL_SCHEMA" help:"JSON Schema that answers must satisfy. A FILE alone is for all jobs that have none; with NAME= it is for those that name it. May be repeated."`
 }
 
-// schemas are the JSON Schemas of a run. Nil stands for those that are not known:
-// it finds no fault.
+// schemas are the JSON Schemas of a run.
 type schemas struct {
 	byName map[string]json.RawMessage
 	rest   string // the name of the one for jobs that have none, or empty
@@ -60,7 +59,7 @@ const remembered = 256
 // check reports what is wrong with the schema of a job.
 func (s *schemas) check(j jobs.Job) error {
 	text := []byte(j.Schema)
-	if s == nil || len(text) == 0 {
+	if len(text) == 0 {
 		return nil
 	}
 	if text[0] == '"' {
@@ -89,7 +88,7 @@ func (s *schemas) check(j jobs.Job) error {
 
 // give returns the job's text with the run's schema in it, if it is to have that.
 func (s *schemas) give(j jobs.Job, text []byte) ([]byte, error) {
-	if s == nil || s.rest == "" || len(j.Schema) > 0 {
+	if s.rest == "" || len(j.Schema) > 0 {
 		return text, nil
 	}
 	name, err := json.Marshal(s.rest)

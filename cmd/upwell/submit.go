@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -166,7 +167,9 @@ func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file
 	g, sending := errgroup.WithContext(ctx)
 	g.SetLimit(senders)
 	var batch []sqsqueue.Outgoing
-	queued, last := 0, time.Now()
+	var queued atomic.Int64
+	stop := showing(e, func() string { return fmt.Sprintf("%d/%d queued", queued.Load(), total) })
+	defer stop()
 	flush := func() {
 		full := batch
 		batch = nil
@@ -175,24 +178,17 @@ func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file
 	for item, err := range file.Jobs(c.RunName) {
 		if err != nil || sending.Err() != nil {
 			_ = g.Wait()
-			return c.stopped(ctx, queued, total, err)
+			return c.stopped(ctx, queued.Load(), total, err)
 		}
 		batch = append(batch, outgoing(item, c.RunName, again, s))
 		if len(batch) == handed {
 			flush()
 		}
-		if queued++; e.terminal && time.Since(last) > 200*time.Millisecond {
-			last = time.Now()
-			fmt.Fprintf(e.stderr, "\r%d/%d queued", queued, total)
-		}
+		queued.Add(1)
 	}
 	flush()
-	err := g.Wait()
-	if e.terminal {
-		fmt.Fprintf(e.stderr, "\r%*s\r", 40, "")
-	}
-	if err != nil {
-		return c.stopped(ctx, queued, total, err)
+	if err := g.Wait(); err != nil {
+		return c.stopped(ctx, queued.Load(), total, err)
 	}
 	return nil
 }
@@ -200,7 +196,7 @@ func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file
 // handed is how many messages are handed over at a time: what one request takes.
 const handed = 10
 
-func (c *submitCmd) stopped(ctx context.Context, queued, total int, err error) error {
+func (c *submitCmd) stopped(ctx context.Context, queued int64, total int, err error) error {
 	code := exitConfig
 	if ctx.Err() != nil {
 		code, err = exitInterrupted, errors.New("interrupted")

@@ -14,6 +14,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"iter"
+	"strings"
+	"unicode/utf8"
 )
 
 // A Span is where a value stands in a text, without the space around it. The zero
@@ -88,6 +90,25 @@ func Items(text []byte, at int) iter.Seq[Span] {
 			}
 		}
 	}
+}
+
+// Unquote returns what a JSON string says.
+func Unquote(value []byte) string {
+	if len(value) >= 2 && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value) {
+		return string(value[1 : len(value)-1])
+	}
+	var s string
+	_ = json.Unmarshal(value, &s) // what is no string says nothing
+	return s
+}
+
+// Quote returns s as a JSON string, with <, > and & as they are.
+func Quote(s string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string always can be
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // plain returns a key without escapes, which nobody writes and anybody may.

@@ -15,8 +15,7 @@ import (
 // tries for as long as [Sink.Put] does.
 func (s *Sink) PutBody(ctx context.Context, k jobs.Key, messageID string, body []byte) (ref string, err error) {
 	o := newObject(sink.BodyKey(s.prefix, k, messageID), body)
-	err = persist(ctx, func(ctx context.Context, n int) error { return s.write(ctx, n, o) })
-	return s.uri(o.key), s.wrap("put", o.key, err)
+	return s.uri(o.key), s.replace(ctx, o)
 }
 
 // Body returns what [Sink.PutBody] stored. References come from messages, which
@@ -27,6 +26,5 @@ func (s *Sink) Body(ctx context.Context, ref string) ([]byte, error) {
 	if !ours || !strings.HasPrefix(key, sink.Root(s.prefix)) || path.Clean(key) != key {
 		return nil, fmt.Errorf("s3 get: %.200q is not in %s: name the bucket and prefix that the worker had", ref, s.uri(sink.Root(s.prefix)))
 	}
-	b, err := s.read(ctx, key)
-	return b, s.wrap("get", key, err)
+	return s.raw(ctx, key)
 }

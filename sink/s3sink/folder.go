@@ -75,19 +75,17 @@ func contentTypeOf(name string) string {
 func (f Folder) Names(ctx context.Context) iter.Seq2[string, error] {
 	root := f.key("")
 	return func(yield func(string, error) bool) {
-		pages := s3.NewListObjectsV2Paginator(f.s.client, &s3.ListObjectsV2Input{Bucket: &f.s.bucket, Prefix: &root})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield("", f.s.wrap("list", root, f.explain("s3:ListBucket", err)))
-				return
-			}
+		err := f.s.pages(ctx, root, "", func(page *s3.ListObjectsV2Output) bool {
 			for _, o := range page.Contents {
 				name := strings.TrimPrefix(aws.ToString(o.Key), root)
 				if name != "" && !yield(name, nil) { // a console's empty folder has no name
-					return
+					return false
 				}
 			}
+			return true
+		})
+		if err != nil {
+			yield("", err)
 		}
 	}
 }
@@ -110,7 +108,7 @@ func (f Folder) key(name string) string {
 
 // explain is [Sink.explain] for objects that are not in a run.
 func (f Folder) explain(action string, err error) error {
-	if status(err) != http.StatusForbidden || action == "s3:ListBucket" {
+	if status(err) != http.StatusForbidden {
 		return f.s.explain(action, err)
 	}
 	return fmt.Errorf("allow %s on %s/%s, and see that the credentials and the bucket belong together: %w", action, f.s.bucket, f.key("*"), err)

@@ -61,9 +61,9 @@ func (s *Sink) ReadObject(ctx context.Context, o Object) (jobs.Result, error) {
 }
 
 func (s *Sink) line(ctx context.Context, key string) (jobs.Result, error) {
-	b, err := s.read(ctx, key)
+	b, err := s.raw(ctx, key)
 	if err != nil {
-		return jobs.Result{}, s.wrap("get", key, err)
+		return jobs.Result{}, err
 	}
 	r, err := sink.Decode(b)
 	return r, s.wrap("get", key, err)
@@ -73,9 +73,9 @@ func (s *Sink) line(ctx context.Context, key string) (jobs.Result, error) {
 // [fs.ErrNotExist].
 func (s *Sink) Manifest(ctx context.Context, run string) (sink.Manifest, error) {
 	key := sink.ManifestKey(s.prefix, run)
-	b, err := s.read(ctx, key)
+	b, err := s.raw(ctx, key)
 	if err != nil {
-		return sink.Manifest{}, s.wrap("get", key, err)
+		return sink.Manifest{}, err
 	}
 	m, err := sink.DecodeManifest(b)
 	return m, s.wrap("get", key, err)
@@ -121,18 +121,16 @@ type Object = sink.Object
 func (s *Sink) List(ctx context.Context, run string, kind sink.Kind) iter.Seq2[Object, error] {
 	prefix := kind.Prefix(s.prefix, run)
 	return func(yield func(Object, error) bool) {
-		pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Object{}, s.wrap("list", prefix, s.explain("s3:ListBucket", err)))
-				return
-			}
+		err := s.pages(ctx, prefix, "", func(page *s3.ListObjectsV2Output) bool {
 			for _, c := range page.Contents {
 				if o, ok := listed(run, c); ok && !yield(o, nil) {
-					return
+					return false
 				}
 			}
+			return true
+		})
+		if err != nil {
+			yield(Object{}, err)
 		}
 	}
 }

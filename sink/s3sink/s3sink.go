@@ -106,9 +106,7 @@ func (s *Sink) PutError(ctx context.Context, k jobs.Key, r jobs.Result) error {
 	if err != nil {
 		return fmt.Errorf("s3 put: %w", err)
 	}
-	o := newObject(sink.Errors.Key(s.prefix, k), body)
-	err = persist(ctx, func(ctx context.Context, n int) error { return s.write(ctx, n, o) })
-	return s.wrap("put", o.key, err)
+	return s.replace(ctx, newObject(sink.Errors.Key(s.prefix, k), body))
 }
 
 // ErrOtherRun is the error of submitting something else under the name of a
@@ -165,6 +163,12 @@ func (s *Sink) create(ctx context.Context, o object) (stored bool, err error) {
 		return err
 	})
 	return stored, s.wrap("put", o.key, err)
+}
+
+// replace stores o in the place of what is there.
+func (s *Sink) replace(ctx context.Context, o object) error {
+	err := persist(ctx, func(ctx context.Context, n int) error { return s.write(ctx, n, o) })
+	return s.wrap("put", o.key, err)
 }
 
 // write makes round n of the tries to store o.

@@ -100,7 +100,7 @@ func (p path) String() string {
 		case st.index >= 0:
 			fmt.Fprintf(&b, "[%d]", st.index)
 		case st.name == "" || strings.ContainsAny(st.name, ".[]:=\"' "):
-			fmt.Fprintf(&b, "[%s]", quote(st.name))
+			fmt.Fprintf(&b, "[%s]", skim.Quote(st.name))
 		case i > 0:
 			b.WriteString("." + st.name)
 		default:

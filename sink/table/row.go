@@ -184,7 +184,7 @@ func (t *Table) explain(line []byte, err error) error {
 // idOf returns the line's custom_id, or nothing.
 func idOf(line []byte) string {
 	if id := memberOf(line, "custom_id"); kindOf(id) == "string" {
-		return unquote(id)
+		return skim.Unquote(id)
 	}
 	return ""
 }

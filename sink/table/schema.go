@@ -180,7 +180,7 @@ func textKind(format string) Kind {
 func (n node) kind() string {
 	var types []string
 	if kindOf(n.words.Type) == "string" {
-		types = []string{unquote(n.words.Type)}
+		types = []string{skim.Unquote(n.words.Type)}
 	} else if n.words.Type != nil {
 		_ = json.Unmarshal(n.words.Type, &types)
 	} else {

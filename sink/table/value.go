@@ -75,7 +75,7 @@ func (k Kind) value(raw []byte) (v Value, err error) {
 	is := kindOf(raw)
 	switch {
 	case k == String && is == "string":
-		v.text = unquote(raw)
+		v.text = skim.Unquote(raw)
 	case k == String, k == JSON:
 		v.text = string(raw)
 	case k == Int64 && is == "number":
@@ -87,9 +87,9 @@ func (k Kind) value(raw []byte) (v Value, err error) {
 			v.n = 1
 		}
 	case k == Date && is == "string":
-		v.n, err = days(unquote(raw))
+		v.n, err = days(skim.Unquote(raw))
 	case k == Timestamp && is == "string":
-		v.n, err = micros(unquote(raw))
+		v.n, err = micros(skim.Unquote(raw))
 	default:
 		err = errMisfit
 	}
@@ -170,7 +170,7 @@ func (t Type) append(dst []byte, v Value) []byte {
 	case t.List:
 		return t.appendList(dst, v)
 	case t.Kind == String && kindOf(v.raw) != "string":
-		return append(dst, quote(v.text)...)
+		return append(dst, skim.Quote(v.text)...)
 	case t.Kind == Date, t.Kind == Timestamp:
 		return append(dst, `"`+t.format(v)+`"`...)
 	case t.Kind == Int64:

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"upwell/jobs/skim"
 )
 
 // A Format is a form of files.
@@ -115,7 +117,7 @@ func (w *jsonWriter) Write(r Row) error {
 func (w *jsonWriter) object(dst []byte, r Row) []byte {
 	if w.names == nil {
 		for _, c := range w.table.Columns {
-			w.names = append(w.names, []byte(quote(c.Name)+":"))
+			w.names = append(w.names, []byte(skim.Quote(c.Name)+":"))
 		}
 	}
 	dst = append(dst, '{')

@@ -153,20 +153,23 @@ func (c *Client) judge(call worker.Call, o outline, f form, res *response) (work
 	return ans, nil
 }
 
+// hasError reports whether the answer says that the call failed.
+func (r *reply) hasError() bool { return len(r.Error) > 0 && !bytes.Equal(r.Error, []byte("null")) }
+
 // billed reports whether an answer that is no good was paid for. One that says that
 // there was no room never is, and one that failed in band is if it counts tokens.
 func (r *reply) billed(v verdict) bool {
 	if v.kind == worker.Throttled || v.kind == worker.Unavailable {
 		return false
 	}
-	failed := len(r.Error) > 0 && !bytes.Equal(r.Error, []byte("null")) || r.Status == "failed"
+	failed := r.hasError() || r.Status == "failed"
 	return !failed || r.Usage.tokens() != jobs.Usage{}
 }
 
 // read returns what the model said, whether it asks for a tool to be called,
 // which is an answer too, and what is wrong with it.
 func (r *reply) read(api string) (text string, acts bool, v verdict) {
-	if len(r.Error) > 0 && !bytes.Equal(r.Error, []byte("null")) {
+	if r.hasError() {
 		return "", false, inBand(readError(r.Error))
 	}
 	if api == jobs.ChatCompletions {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"upwell/jobs/skim"
 )
 
 // A Style says how JSON is printed.
@@ -110,15 +112,7 @@ func (s Style) str(key, value string) string {
 }
 
 // quoted returns s as a JSON string that is safe on a terminal.
-func quoted(s string) string {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(s); err != nil {
-		panic(err) // strings can be encoded
-	}
-	return strings.Map(visible, strings.TrimSpace(b.String()))
-}
+func quoted(s string) string { return Clean(skim.Quote(s)) }
 
 // Clean returns s on one line and without what a terminal might obey.
 func Clean(s string) string { return strings.Map(visible, s) }

@@ -89,14 +89,29 @@ type Leaving struct {
 	Why    error
 }
 
-// examples is how many of the letters that stay are named; the others are counted.
+// Leavings are letters that were chosen, and stay where they are. The first are named,
+// and the others counted.
+type Leavings struct {
+	Left    int
+	Reasons []Leaving
+}
+
+// examples is how many letters are named.
 const examples = 20
+
+// Add adds a letter, and drops its body.
+func (l *Leavings) Add(letter *sqsqueue.Letter, why error) {
+	l.Left++
+	if len(l.Reasons) < examples {
+		letter.Body = nil
+		l.Reasons = append(l.Reasons, Leaving{letter, why})
+	}
+}
 
 // A Summary says what became of letters.
 type Summary struct {
-	Sent    Counts
-	Left    int       // chosen, and not sent
-	Reasons []Leaving // of the first of those
+	Sent Counts
+	Leavings
 
 	// Doubled is how many were sent and could not be removed: they will be found
 	// again, and redriven again if somebody does, at the price of a look-up.
@@ -201,9 +216,5 @@ func (r *Redriver) reserve() bool {
 func (r *Redriver) leave(l *sqsqueue.Letter, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sum.Left++
-	if len(r.sum.Reasons) < examples {
-		l.Body = nil
-		r.sum.Reasons = append(r.sum.Reasons, Leaving{l, why})
-	}
+	r.sum.Add(l, why)
 }
