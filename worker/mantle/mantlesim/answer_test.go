@@ -101,7 +101,7 @@ func TestUsageIsConsistent(t *testing.T) {
 	long := strings.Repeat("The quick brown fox jumps over the lazy dog. ", 400) // 4000 tokens
 	for i, body := range []string{
 		grok(contract), grok(long), grok(long + "again"), grok(contract, `,"reasoning":{"effort":"none"}`), grok(contract, `,"max_output_tokens":20`),
-		`{"model":"xai.grok-4.3","instructions":"` + long[:4500] + `","input":[{"role":"user","content":[{"type":"input_text","text":"` + long[:4500] + `"},{"type":"input_image","image_url":"data:image/png;base64,` + strings.Repeat("A", 9000) + `"}]}]}`,
+		`{"model":"xai.grok-4.3","instructions":"` + long[:4500] + `","input":[{"role":"user","content":[{"type":"input_text","text":"` + long[:4500] + `"},{"type":"input_image","image_url":"data:image/png;base64,iVBORw0KGgoA` + strings.Repeat("A", 8988) + `"}]}]}`,
 	} {
 		a := post(s, responses, body)
 		u, total := usageOf(t, a)

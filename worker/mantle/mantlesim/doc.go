@@ -3,7 +3,7 @@
 //
 // A [Server] is an http.Handler. A call passes, in this order: reading and
 // hashing the body; authorization; decoding and validation (base path, model,
-// fields, context window); the scripted faults, of which the first that fires
+// fields, images, context window); the scripted faults, of which the first that fires
 // wins; the hidden capacity, per model, that a [capacity.Script] moves over time;
 // a slot, perhaps after a queue; a drawn latency; and an answer made for this
 // call alone. Whatever happens is written to the ledger.

@@ -9,7 +9,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 // An apiError is an answer in the shape of OpenAI's errors.
@@ -274,6 +273,7 @@ func findKeyword(v any, words []string) string {
 // checkPrompt gathers the text and checks it against the context window.
 func (q *request) checkPrompt() error {
 	param := "input"
+	q.prompt.api = q.api
 	if q.api == "responses" {
 		q.prompt.add(q.Instructions)
 		q.prompt.take(q.Input)
@@ -285,6 +285,9 @@ func (q *request) checkPrompt() error {
 			}
 			q.prompt.take(m["content"])
 		}
+	}
+	if q.prompt.err != nil {
+		return q.prompt.err
 	}
 	if !q.prompt.any {
 		return invalid("missing_required_parameter", param, "Missing required parameter: '"+param+"' must be a string or a list of messages.")
@@ -322,9 +325,11 @@ func tokens(bytes int, each float64) int { return int(math.Ceil(float64(bytes) /
 
 // A prompt is the text of a request.
 type prompt struct {
+	api    string
 	parts  []string
 	images int
 	any    bool
+	err    error // the first thing that is wrong with an image
 }
 
 func (p *prompt) add(s string) {
@@ -346,8 +351,11 @@ func (p *prompt) take(v any) {
 		}
 	case map[string]any:
 		p.any = true
-		if kind, _ := v["type"].(string); strings.HasSuffix(kind, "image") || kind == "image_url" {
+		if isImage(v) {
 			p.images++
+			if p.err == nil {
+				p.err = checkImage(v, p.api)
+			}
 		}
 		for _, key := range []string{"content", "text", "output"} {
 			if v[key] != nil {
