@@ -188,6 +188,11 @@ func TestJob(t *testing.T) {
 		body   = `"custom_id":"a/b","url":"/v1/responses","body":{"model":"xai.grok-4.3","input":"hi"}`
 		inRun  = `{"upwell":{"run":"nightly"},` + body + `}`
 		stored = "s3://b/runs/nightly/letters/00/a.json"
+
+		pointer   = `["com.amazon.sqs.javamessaging.MessageS3Pointer",{"s3BucketName":"b","s3Key":"k"}]`
+		reference = `{"custom_id":"a/b","body_ref":"s3://b/runs/nightly/bodies/00/a.json"}`
+		event     = `{"Records":[{"eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k.pdf"}}}]}`
+		wrapped   = `{"Type":"Notification","TopicArn":"t","Message":"{\"custom_id\":\"a\",\"body\":{}}"}`
 	)
 	text := func(s string) func(*sqsqueue.Letter) {
 		return func(l *sqsqueue.Letter) { l.Body = []byte(s) }
@@ -225,6 +230,15 @@ func TestJob(t *testing.T) {
 			want: `{` + body + `,"upwell":{"run":"nightly"}}`,
 		},
 		{name: "too large", change: text(`{` + body + `,"x":"` + strings.Repeat("x", sqsqueue.MaxMessage) + `"}`), why: "SQS takes at most"},
+		// What refers to a job goes back as it came, and nothing of it can be changed.
+		{name: "a pointer", change: text(pointer), want: pointer},
+		{name: "an event", change: text(event), want: event},
+		{name: "a reference", change: text(reference), want: reference},
+		{name: "a wrapped job", change: text(wrapped), want: wrapped},
+		{name: "a pointer, changed", change: text(pointer), set: "model=n", why: "it is no job itself, but refers to one, which --set cannot change"},
+		{name: "a wrapped job, changed", change: text(wrapped), set: "model=n", why: "it is no job itself"},
+		{name: "a wrong pointer", change: text(`{"s3BucketName":"b"}`), why: "not a job: s3Key: missing"},
+		{name: "a pointer, too large", change: text(`{"s3BucketName":"b","s3Key":"k","x":"` + strings.Repeat("x", sqsqueue.MaxMessage) + `"}`), why: "SQS takes at most"},
 		{name: "stored", change: ref(stored), bucket: bucket, want: inRun},
 		{name: "stored, and lost", change: ref(stored + "x"), bucket: bucket, why: "no such body"},
 		{name: "stored nobody says where", change: ref(stored), why: "its body is in the bucket: name that with --bucket"},
@@ -292,6 +306,7 @@ func TestPrint(t *testing.T) {
   }
 }`},
 		{"short", dead.Style{Longest: 4}, `{"a":"12345","b":"1234"}`, "{\n  \"a\": \"1234\"… (5 characters),\n  \"b\": \"1234\"\n}"},
+		{"ends", dead.Style{Longest: 4, Ends: true}, `{"a":"1234äü","b":"1234"}`, "{\n  \"a\": \"123\" … 2 characters … \"ü\",\n  \"b\": \"1234\"\n}"},
 		{"redacted", dead.Style{Redact: true}, `{"model":"m","input":"geheim","metadata":{"x":["y"]}}`, "{\n  \"model\": \"m\",\n  \"input\": \"(6 characters)\",\n  \"metadata\": {\n    \"x\": [\n      \"(1 characters)\"\n    ]\n  }\n}"},
 		{"no JSON", dead.Style{}, "a\x1b[2J\u009b", `"a\u001b[2J·"`},
 		{"no JSON, redacted", dead.Style{Redact: true}, `{"input":"geheim`, `"(16 characters)"`},

@@ -18,6 +18,9 @@ type Style struct {
 	// Longest is how many characters of a string are printed; 0 for all.
 	Longest int
 
+	// Ends keeps the end of a longer string as well: a third of what is printed.
+	Ends bool
+
 	// Redact leaves out what strings say, but for those that name something of
 	// the API's: whose text it is cannot be known.
 	Redact bool
@@ -105,6 +108,10 @@ func (s Style) str(key, value string) string {
 	switch n := utf8.RuneCountInString(value); {
 	case s.Redact && !slices.Contains(plain, key):
 		return fmt.Sprintf("\"(%d characters)\"", n)
+	case s.Longest > 0 && n > s.Longest && s.Ends:
+		text, tail := []rune(value), s.Longest/3
+		head := s.Longest - tail
+		return fmt.Sprintf("%s … %d characters … %s", quoted(string(text[:head])), n-s.Longest, quoted(string(text[n-tail:])))
 	case s.Longest > 0 && n > s.Longest:
 		return quoted(string([]rune(value)[:s.Longest])) + fmt.Sprintf("… (%d characters)", n)
 	}

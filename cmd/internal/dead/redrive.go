@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"upwell/jobs"
+	"upwell/jobs/foreign"
 	"upwell/jobs/sqsqueue"
 )
 
@@ -57,11 +58,17 @@ func (p *Plan) Text(ctx context.Context, l *sqsqueue.Letter) ([]byte, error) {
 }
 
 // Job returns the text of the job that the letter is to become again: changed, in
-// the run that it failed in, and fit to be queued. The error says why there is none.
+// the run that it failed in, and fit to be queued. A message that refers to its job
+// goes back as it is, and cannot be changed. The error says why there is none.
 func (p *Plan) Job(ctx context.Context, l *sqsqueue.Letter) ([]byte, error) {
 	text, err := p.Text(ctx, l)
 	if err != nil {
 		return nil, err
+	}
+	if c, err := foreign.Read(text); err != nil {
+		return nil, err
+	} else if c.Kind != foreign.Job || c.Wrapped {
+		return text, p.unchanged(l, text)
 	}
 	if text, err = p.Change.Apply(text); err != nil {
 		return nil, err
@@ -81,6 +88,14 @@ func (p *Plan) Job(ctx context.Context, l *sqsqueue.Letter) ([]byte, error) {
 			j.Deadline.Format(time.RFC3339))
 	}
 	return text, l.Fits(text)
+}
+
+// unchanged reports what keeps a letter that is no job itself from going back.
+func (p *Plan) unchanged(l *sqsqueue.Letter, text []byte) error {
+	if len(p.Change.edits) > 0 {
+		return errors.New("it is no job itself, but refers to one, which --set cannot change: redrive it without")
+	}
+	return l.Fits(text)
 }
 
 // A Leaving is a letter that stays where it is.
