@@ -34,6 +34,7 @@ const anything = "*"
 var imports = map[string][]string{
 	"jobs":              {"jobs/skim"},
 	"jobs/skim":         nil,
+	"jobs/foreign":      {"jobs", "jobs/skim"},
 	"jobs/sqsqueue":     {"jobs", "worker", "github.com/aws/"}, // worker for what its errors mean
 	"throttle":          {"golang.org/x/time/rate"},
 	"throttle/fleet":    {"throttle"},
