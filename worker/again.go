@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"upwell/jobs"
+	"upwell/throttle"
 )
 
 // roomier is how much longer an answer may become that was truncated: a limit that
@@ -21,8 +22,8 @@ type request struct {
 	because   *Error // what was wrong with the answer before
 }
 
-func (r *request) call(t *task, ln *lane) Call {
-	return Call{Job: &t.job, Lane: ln.Lane, MaxOutput: r.maxOutput, Flaw: r.flaw}
+func (r *request) call(t *task, lane throttle.Lane) Call {
+	return Call{Job: &t.job, Lane: lane, MaxOutput: r.maxOutput, Flaw: r.flaw}
 }
 
 // askAgain reports whether an answer that is no good as it is should be mended by

@@ -40,6 +40,12 @@ type Source interface {
 	// into the letter then.
 	Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) error
 
+	// Split queues messages with these bodies in the place of m, each marked
+	// Again, and with whatever else came with m. They are durable on return. m
+	// stays where it is: Ack follows. After an error some may be queued; and
+	// splitting twice leaves two of each, which is no error.
+	Split(ctx context.Context, m jobs.Message, bodies [][]byte) error
+
 	// Empty reports whether the queue holds no message at all, visible, hidden
 	// or delayed.
 	Empty(ctx context.Context) (bool, error)
@@ -92,6 +98,10 @@ type Endpoint interface {
 	// Cost estimates what a call will take of its lane's capacity. It is
 	// called before each attempt and must be quick.
 	Cost(c Call) throttle.Cost
+
+	// MostUSD is what a call may cost at most, or unknown if its price is. It is
+	// called before each attempt if there is a [Purse], and must be quick.
+	MostUSD(c Call) jobs.USD
 
 	// Complete makes exactly one attempt. It returns nil only for an answer
 	// that may be stored as a success: complete, not empty, not a refusal, and

@@ -19,15 +19,19 @@ const (
 	Stored                     // a result is stored, and it is this worker's
 	Duplicate                  // the job had a result already; nothing was stored
 	Buried                     // the job is dead-lettered
+	Passed                     // the message was no job of its own: it asked for nothing, or its Parts are queued
 	Released                   // the message was given back
 	Lost                       // the delivery ended before the job was settled
 	Paused                     // a lane closed because its credential or path is no good
 	Resumed                    // it opened again
+	Parked                     // the budget of a run, which Key names, has no room for its calls
+	Unparked                   // it has room again
 )
 
 func (k EventKind) String() string {
 	return [...]string{
-		"received", "permitted", "attempted", "escalated", "stored", "duplicate", "buried", "released", "lost", "paused", "resumed",
+		"received", "permitted", "attempted", "escalated", "stored", "duplicate", "buried", "passed", "released", "lost", "paused", "resumed",
+		"parked", "unparked",
 	}[k]
 }
 
@@ -43,13 +47,19 @@ type Event struct {
 	Attempt jobs.Attempt  // Attempted
 	Outcome throttle.Outcome
 	Delay   time.Duration // Released: until it may be received again
-	Err     error         // Attempted, Released, Lost, Paused: why
+	Err     error         // Attempted, Released, Lost, Paused, Parked: why
 	Class   jobs.Class    // Buried
+	Parts   int           // Passed: messages that were queued instead
 
 	// Usage and CostUSD are what an attempt was billed: of Attempted, whether
 	// or not the answer was any good.
 	Usage   jobs.Usage
 	CostUSD jobs.USD
+
+	// Bytes and Template are the length of the request that an attempt sent, as the
+	// job has it, and the hash of the template that it was made with: of Attempted.
+	Bytes    int
+	Template string
 }
 
 func (w *Worker) observe(e Event) {

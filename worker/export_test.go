@@ -8,7 +8,7 @@ func (w *Worker) Full(bytes int64) error {
 	defer w.room.mu.Unlock()
 	w.known.mu.Lock()
 	defer w.known.mu.Unlock()
-	if w.room.free != w.room.total || w.room.bytes != bytes || w.held.len() != 0 || len(w.slots) != 0 || len(w.known.active) != 0 {
+	if w.room.free != w.room.total || w.room.bytes != bytes || len(w.room.growing) != 0 || w.held.len() != 0 || len(w.slots) != 0 || len(w.known.active) != 0 {
 		return fmt.Errorf("room for %d messages of %d and %d bytes of %d, %d held, %d slots taken, %d jobs under way",
 			w.room.free, w.room.total, w.room.bytes, bytes, w.held.len(), len(w.slots), len(w.known.active))
 	}

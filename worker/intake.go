@@ -11,10 +11,13 @@ import (
 )
 
 // receive calls start for each message received, until ctx is done. Its error is
-// errEmpty, or what makes the source unusable.
+// errEmpty, that of a run that is parked, or what makes the source unusable.
 func (w *Worker) receive(ctx context.Context, start func(*hold)) error {
 	var failures, empties int
 	for {
+		if err := w.rest(ctx); err != nil {
+			return err
+		}
 		n, each := w.reserve(ctx)
 		if n == 0 {
 			return nil // ctx is done
@@ -22,6 +25,7 @@ func (w *Worker) receive(ctx context.Context, start func(*hold)) error {
 		ms, err := w.request(ctx, n)
 		w.room.settle(n, each, ms)
 		for _, m := range ms {
+			w.lastWork.Store(m.Received.UnixNano())
 			w.observe(Event{Kind: Received, Message: m.ID})
 			start(w.held.add(m))
 		}
@@ -88,14 +92,22 @@ func (w *Worker) hopeless(err error) bool {
 // empty reports whether there is nothing left to do. Two empty answers in a row
 // are needed before the queue is even asked, because its counts lag.
 func (w *Worker) empty(ctx context.Context, empties int) bool {
-	if empties < 2 || w.held.len() > 0 {
+	if empties < 2 {
+		return false
+	}
+	if w.held.len() > 0 {
+		w.lastWork.Store(time.Now().UnixNano())
 		return false
 	}
 	empty, err := w.source.Empty(ctx)
 	if err != nil && ctx.Err() == nil {
 		w.cfg.Log.WarnContext(ctx, "queue not counted", "err", err)
 	}
-	return empty && err == nil
+	if !empty || err != nil {
+		w.lastWork.Store(time.Now().UnixNano())
+		return false
+	}
+	return time.Since(time.Unix(0, w.lastWork.Load())) >= w.cfg.EmptyFor
 }
 
 // backoff is exponential with full jitter, from up to 1s to up to a minute.

@@ -46,6 +46,28 @@ func TestExitWhenEmptyWaits(t *testing.T) {
 	})
 }
 
+// TestEmptyFor has jobs come late, one of them while another is under way: the wait
+// begins anew with each.
+func TestEmptyFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := workertest.New(t)
+		tr.Endpoint.Func = workertest.After(2 * time.Minute)
+		began := time.Now()
+		for _, late := range []struct {
+			id string
+			by time.Duration
+		}{{"first", 50 * time.Second}, {"second", 210 * time.Second}} {
+			time.AfterFunc(late.by, func() { tr.Send(late.id) })
+		}
+		run(t, tr, worker.Config{ExitWhenEmpty: true, EmptyFor: time.Minute}, time.Hour)
+		tr.Done(t)
+		// The second ends at 330 s, and is seen to be under way until a poll before that.
+		if got := time.Since(began); got < 370*time.Second || got > 430*time.Second {
+			t.Errorf("Run ended after %v, want about a minute after the last call, at 390s", got)
+		}
+	})
+}
+
 // TestStart wants what nobody can wait out reported at the start, and only there.
 func TestStart(t *testing.T) {
 	permanent := &worker.Error{Kind: worker.Permanent, Err: errors.New("no such queue")}

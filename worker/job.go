@@ -33,10 +33,13 @@ const (
 
 // A task is one message on its way to being settled.
 type task struct {
-	w   *Worker
-	h   *hold
-	m   jobs.Message
-	job jobs.Job
+	w *Worker
+	h *hold
+	m jobs.Message
+
+	parcel Parcel   // what the message holds
+	grown  int64    // bytes of the room beyond the message's own
+	job    jobs.Job // with no more than a Key until it is read
 
 	tiers   []string // the job's, from the one it has come to
 	regions []string // where it may be sent
@@ -47,6 +50,9 @@ type task struct {
 	last     *Error    // of the last attempt that failed
 	next     request   // what the next attempt asks for
 	paid     paid
+
+	money    *reservation    // set aside for the next call, or nil
+	stopping <-chan struct{} // closed when the worker is told to stop
 }
 
 // An ending is how a task ends: stored, buried or released.
@@ -64,43 +70,75 @@ func released(d time.Duration, why error) ending { return ending{delay: d, why: 
 // handle settles one message.
 func (w *Worker) handle(ph phases, h *hold) {
 	t := &task{w: w, h: h, m: h.m, counted: h.m.Attempts}
-	defer w.room.release(h.m)
+	defer func() { w.room.release(t.size()) }()
 	defer w.held.remove(h)
-	if w.known.owes(h.m.ID) {
+	if w.known.owes(h.m.ID) || w.known.finished(h.m.ID) {
 		t.ack(ph.settle)
 		return
 	}
 	var err error
-	t.job, err = jobs.Parse(h.m.Body, w.cfg.Run)
-	if err != nil {
-		t.settle(ph.settle, ending{letter: t.letter(jobs.BadJob, w.misread(err))})
-		return
+	t.parcel, err = w.open(h.m)
+	t.job.Key = jobs.Key{Run: cmp.Or(t.parcel.Key.Run, w.cfg.Run), CustomID: t.parcel.Key.CustomID}
+	switch {
+	case err != nil:
+		t.settle(ph.settle, t.bury(jobs.BadJob, w.misread(err)))
+	case t.parcel.Text == nil && t.parcel.Fetch == nil:
+		t.pass(ph)
+	case t.parcel.named():
+		t.once(ph)
+	default:
+		if end := t.read(ph.wait); end != nil {
+			t.conclude(ph, *end)
+			return
+		}
+		t.once(ph)
 	}
-	t.tiers, t.regions = w.tiers(&t.job), w.regions(&t.job)
-	fresh, settledBefore := w.known.begin(t.job.Key)
+}
+
+// once has the job, whose Key is known, come to its end, unless another message for
+// it is about to or has.
+func (t *task) once(ph phases) {
+	fresh, settledBefore := t.w.known.begin(t.job.Key)
 	if !fresh {
 		t.giveBack(ph, released(copyDelay/2+rand.N(copyDelay/2), errors.New("another message for the job is under way")))
 		return
 	}
 	end, found := ending{}, false
-	if settledBefore || h.m.Receives > 1 || h.m.Again || w.cfg.LookUp {
+	if settledBefore || t.m.Receives > 1 || t.m.Again || t.w.cfg.LookUp {
 		if end, found = t.lookUp(ph); found && end.letter == nil {
-			t.ack(ph.settle)
-			w.known.end(t.job.Key, true)
+			t.answered(ph.settle)
+			t.w.known.end(t.job.Key, true)
 			return
 		}
 	}
 	if !found {
 		end = t.run(ph)
 	}
-	if end.answer == nil && end.letter == nil {
+	if !end.settles() {
 		// What is released may be received again at once, by ourselves, and
 		// must not be taken for a copy.
-		w.known.end(t.job.Key, false)
-		t.giveBack(ph, end)
+		t.w.known.end(t.job.Key, false)
+		t.conclude(ph, end)
 		return
 	}
-	w.known.end(t.job.Key, t.settle(ph.settle, end))
+	t.w.known.end(t.job.Key, t.conclude(ph, end))
+}
+
+// settles reports whether the job is settled by this end.
+func (e *ending) settles() bool { return e.answer != nil || e.letter != nil }
+
+// conclude brings the message to that end, and reports whether its job is settled
+// for good.
+func (t *task) conclude(ph phases, e ending) bool {
+	if !e.settles() {
+		t.giveBack(ph, e)
+		return false
+	}
+	settled := t.settle(ph.settle, e)
+	if settled && t.parcel.Fetch != nil {
+		t.w.known.finish(t.m.ID)
+	}
+	return settled
 }
 
 // misread words the error of a message that is no job.
@@ -165,17 +203,23 @@ func (t *task) run(ph phases) ending {
 	if ph.wait.Err() != nil {
 		return released(0, context.Cause(ph.wait)) // it may not even have been looked up
 	}
+	if t.job.Body == nil {
+		if end := t.read(ph.wait); end != nil {
+			return *end
+		}
+	}
 	if len(t.regions) == 0 {
 		return t.bury(jobs.BadJob, fmt.Sprintf("upwell.regions allows %s, and this worker may use %s: no Region is among both",
 			strings.Join(t.job.Regions, ", "), strings.Join(t.w.cfg.Regions, ", ")))
 	}
 	if t.m.Receives > t.w.cfg.MaxReceives {
-		return t.bury(jobs.Poison, fmt.Sprintf(
-			"delivered %d times and never settled: it may have stopped the workers that had it", t.m.Receives))
+		return t.poison()
 	}
 	if end := t.findSchema(ph.wait); end != nil {
 		return *end
 	}
+	t.stopping = ph.wait.Done()
+	defer t.refund()
 	end := t.try(ph.wait, ph.work, false)
 	if end == nil { // a drain waits for the rest, as for a call in flight
 		end = t.try(ph.work, ph.work, true)
@@ -219,21 +263,15 @@ func (t *task) waiting(ctx context.Context) (context.Context, func()) {
 
 // attempt makes one attempt, and returns nil if there should be another.
 func (t *task) attempt(wait, work context.Context) *ending {
-	asked := time.Now()
-	ln, permit, err := t.permit(wait)
-	if err != nil {
-		return t.turnedAway(wait, ln, err)
+	ln, permit, end := t.start(wait)
+	if ln == nil {
+		return end
 	}
-	if !t.slot(wait, ln) {
-		permit.Cancel()
-		return nil
-	}
-	permit = permit.Started()
-	t.w.observe(Event{Kind: Permitted, Message: t.m.ID, Key: t.job.Key, Lane: ln.Lane, Waited: time.Since(asked)})
 	start := time.Now()
-	ans, err := t.call(work, t.next.call(t, ln))
+	ans, err := t.call(work, t.next.call(t, ln.Lane))
 	<-t.w.slots
 	fail := t.book(ln.Lane, start, ans, err)
+	t.spend(ans, fail)
 	if fail == nil || fail.Answer != nil {
 		ln.served(start, time.Since(start))
 	}
@@ -248,13 +286,39 @@ func (t *task) attempt(wait, work context.Context) *ending {
 	return t.judge(wait, work, ln, permit, start, fail)
 }
 
+// start waits until a call may start: for a permit, a slot and the money. Without a
+// lane, there is none, and the job comes to that end, or tries again if it is nil.
+func (t *task) start(wait context.Context) (*lane, throttle.Permit, *ending) {
+	if t.money == nil && t.w.funds.isShort(t.job.Run) {
+		return nil, throttle.Permit{}, t.fund(wait)
+	}
+	asked := time.Now()
+	ln, permit, err := t.permit(wait)
+	if err != nil {
+		t.w.funds.went()
+		return nil, permit, t.turnedAway(wait, ln, err)
+	}
+	if !t.slot(wait, ln) {
+		permit.Cancel()
+		return nil, permit, nil
+	}
+	if !t.afford(t.next.call(t, ln.Lane)) {
+		permit.Cancel()
+		<-t.w.slots
+		return nil, permit, t.fund(wait)
+	}
+	t.w.funds.went()
+	t.w.observe(Event{Kind: Permitted, Message: t.m.ID, Key: t.job.Key, Lane: ln.Lane, Waited: time.Since(asked)})
+	return ln, permit.Started(), nil
+}
+
 // permit waits in the line of the best lane.
 func (t *task) permit(wait context.Context) (*lane, throttle.Permit, error) {
 	ctx, p, ln, err := t.w.lanes.join(wait, t)
 	if err != nil {
 		return ln, throttle.Permit{}, err
 	}
-	permit, err := ln.Acquire(ctx, t.w.endpoint.Cost(t.next.call(t, ln)))
+	permit, err := ln.Acquire(ctx, t.w.endpoint.Cost(t.next.call(t, ln.Lane)))
 	if err != nil {
 		t.w.lanes.leave(p, nil)
 		return ln, permit, err
@@ -335,7 +399,10 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 		}
 		t.last = fail
 	}
-	e := Event{Kind: Attempted, Message: t.m.ID, Key: t.job.Key, Lane: ln, Attempt: at, Outcome: outcome, Err: err}
+	e := Event{
+		Kind: Attempted, Message: t.m.ID, Key: t.job.Key, Lane: ln, Attempt: at, Outcome: outcome, Err: err,
+		Bytes: len(t.job.Body), Template: t.job.TemplateSHA256,
+	}
 	if billed != nil {
 		t.paid.add(billed, t.next.turn)
 		e.Usage, e.CostUSD = billed.Usage, billed.CostUSD
@@ -431,6 +498,11 @@ func outcomeOf(e *Error) throttle.Outcome {
 
 func (t *task) bury(c jobs.Class, reason string) ending {
 	return ending{letter: t.letter(c, reason)}
+}
+
+func (t *task) poison() ending {
+	return t.bury(jobs.Poison, fmt.Sprintf(
+		"delivered %d times and never settled: it may have stopped the workers that had it", t.m.Receives))
 }
 
 func (t *task) letter(c jobs.Class, reason string) *jobs.DeadLetter {

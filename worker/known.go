@@ -9,7 +9,8 @@ import (
 
 // remembered is how many settled jobs are remembered: enough for the copies
 // that SQS delivers by mistake, which come within minutes, at 16 bytes each.
-// It is also how many messages are, that could not be acknowledged.
+// It is also how many messages are, that had their job elsewhere, and that could
+// not be acknowledged.
 const remembered = 1 << 16
 
 // known are the jobs this worker has under way or has lately settled. A second
@@ -19,25 +20,26 @@ const remembered = 1 << 16
 //
 // A message that was settled and could not be acknowledged is known by its own
 // id: it comes back, and is owed nothing but the acknowledgement. The look-up
-// alone would not do, as it finds no job that ended as a dead letter.
+// alone would not do, as it finds no job that ended as a dead letter. A settled
+// message that had its job elsewhere is known by its id as well: what it refers to
+// may be gone when a copy comes, and nobody could tell then which job that was.
 //
-// It remembers hashes. Two jobs with one hash cost a look-up or a delay, and
-// nothing else.
+// Of jobs it remembers hashes: two with one hash cost a look-up or a delay, and
+// nothing else. Of messages it remembers the ids, as one taken for another would be
+// lost.
 type known struct {
 	seed maphash.Seed
 
 	mu     sync.Mutex
 	active map[uint64]struct{}
-	past   map[uint64]struct{}
-	ring   []uint64 // of past, the oldest at next
-	next   int
+	past   recent[uint64]      // jobs
+	done   recent[string]      // ids of messages that had their job elsewhere
 	owed   map[string]struct{} // ids of messages that are owed an acknowledgement
 }
 
 func newKnown() *known {
 	return &known{
-		seed: maphash.MakeSeed(), active: make(map[uint64]struct{}),
-		past: make(map[uint64]struct{}), owed: make(map[string]struct{}),
+		seed: maphash.MakeSeed(), active: make(map[uint64]struct{}), owed: make(map[string]struct{}),
 	}
 }
 
@@ -53,8 +55,7 @@ func (r *known) begin(k jobs.Key) (ok, settled bool) {
 		return false, false
 	}
 	r.active[h] = struct{}{}
-	_, settled = r.past[h]
-	return true, settled
+	return true, r.past.has(h)
 }
 
 // end notes that the job is no longer under way, and whether it is settled.
@@ -63,16 +64,51 @@ func (r *known) end(k jobs.Key, settled bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.active, h)
-	if _, ok := r.past[h]; ok || !settled {
+	if settled {
+		r.past.add(h)
+	}
+}
+
+// finish notes that a message is settled that had its job elsewhere.
+func (r *known) finish(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done.add(id)
+}
+
+// finished reports whether finish noted the message a while ago.
+func (r *known) finished(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.done.has(id)
+}
+
+// recent is what was added last. The zero value is nothing.
+type recent[T comparable] struct {
+	all  map[T]struct{}
+	ring []T // the oldest at next
+	next int
+}
+
+func (r *recent[T]) has(v T) bool {
+	_, ok := r.all[v]
+	return ok
+}
+
+func (r *recent[T]) add(v T) {
+	if r.has(v) {
 		return
 	}
-	r.past[h] = struct{}{}
+	if r.all == nil {
+		r.all = make(map[T]struct{})
+	}
+	r.all[v] = struct{}{}
 	if len(r.ring) < remembered {
-		r.ring = append(r.ring, h)
+		r.ring = append(r.ring, v)
 		return
 	}
-	delete(r.past, r.ring[r.next])
-	r.ring[r.next] = h
+	delete(r.all, r.ring[r.next])
+	r.ring[r.next] = v
 	r.next = (r.next + 1) % remembered
 }
 

@@ -88,12 +88,12 @@ func (ls *lanes) leave(p *place, started *lane) {
 func (ln *lane) enter(p *place) {
 	p.ln = ln
 	ln.line = append(ln.line, p)
-	ln.size += int64(len(p.t.m.Body))
+	ln.size += p.t.size()
 }
 
 // exit takes the i-th out of ln's line. lanes.mu must be held.
 func (ln *lane) exit(i int) {
-	ln.size -= int64(len(ln.line[i].t.m.Body))
+	ln.size -= ln.line[i].t.size()
 	ln.line = slices.Delete(ln.line, i, i+1)
 }
 
@@ -131,7 +131,7 @@ func (ls *lanes) review(now time.Time) {
 			if ls.mustClimb(p.t, ln, now) {
 				why = errNear
 			} else if err := ln.crowded(l, i, now, room); err != nil {
-				why, room = err, room.plus(p.t.m)
+				why, room = err, room.plus(p.t.size())
 			}
 			if why != nil {
 				ln.exit(i)

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,11 +23,19 @@ const (
 	firstGuess = 256 << 10
 )
 
-// room bounds what is held at once: messages, and the bytes of their bodies.
+// room bounds what is held at once: messages, and the bytes of their bodies and of
+// what is fetched for them.
 //
 // Nobody knows how large a message is before it has come, so room is reserved
 // for the largest seen lately and corrected afterwards. The bytes held may
 // therefore exceed the bound by what one batch for each receiver can bring.
+//
+// What is fetched for a message is known beforehand, and waits until it fits. Those
+// who wait for it come before receivers, or small messages would keep a large one
+// out for ever, and get their room in the order in which they asked. Each asks
+// once, so that nobody waits for room who holds some that he was given so; and one
+// too large to fit at all gets its room when everybody else who holds a message
+// waits for room as well.
 type room struct {
 	turn chan struct{} // one receiver at a time gathers room
 
@@ -35,7 +44,14 @@ type room struct {
 	bytes   int64 // bytes there is room for; negative when the guess was low
 	guess   int64 // size of a body not yet seen: the largest of late, decaying
 	total   int   // free when nothing is held
+	growing []*growth
 	changed chan struct{}
+}
+
+// A growth is a message held that waits for room for more bytes.
+type growth struct {
+	bytes int64
+	given chan struct{} // closed when they are
 }
 
 // A space is what there is room for.
@@ -44,9 +60,9 @@ type space struct {
 	bytes    int64
 }
 
-// plus returns s and the room of one message.
-func (s space) plus(m jobs.Message) space {
-	return space{s.messages + 1, s.bytes + int64(len(m.Body))}
+// plus returns s and the room of one message of that size.
+func (s space) plus(bytes int64) space {
+	return space{s.messages + 1, s.bytes + bytes}
 }
 
 // left returns what is neither taken nor asked for.
@@ -104,6 +120,9 @@ func (r *room) available() int {
 
 // fits is available with r.mu held.
 func (r *room) fits() int {
+	if len(r.growing) > 0 {
+		return 0
+	}
 	if r.free == r.total {
 		return max(1, min(r.free, int(r.bytes/r.guess))) // the one too large for the bound is held alone
 	}
@@ -132,17 +151,68 @@ func (r *room) settle(n int, each int64, got []jobs.Message) {
 		// forget the large.
 		r.guess = max(size, r.guess-r.guess/16, 1<<10)
 	}
+	r.admit()
 	r.mu.Unlock()
 	r.signal()
 }
 
-// release returns the room of one message.
-func (r *room) release(m jobs.Message) {
+// release returns the room of one message, which takes that many bytes.
+func (r *room) release(bytes int64) {
 	r.mu.Lock()
 	r.free++
-	r.bytes += int64(len(m.Body))
+	r.bytes += bytes
+	r.admit()
 	r.mu.Unlock()
 	r.signal()
+}
+
+// grow waits for room for more bytes of a message that is held. It may be called
+// once for each. Without an error they are taken; the error is the cause of ctx.
+func (r *room) grow(ctx context.Context, bytes int64) error {
+	g := &growth{bytes: bytes, given: make(chan struct{})}
+	r.mu.Lock()
+	r.growing = append(r.growing, g)
+	r.admit()
+	r.mu.Unlock()
+	select {
+	case <-g.given:
+		return nil
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	i := slices.Index(r.growing, g)
+	if i >= 0 {
+		r.growing = slices.Delete(r.growing, i, i+1)
+	} else {
+		r.bytes += bytes // given in the same moment
+	}
+	r.admit()
+	r.mu.Unlock()
+	r.signal()
+	return context.Cause(ctx)
+}
+
+// correct takes so many bytes more, or returns them if there are fewer than none.
+func (r *room) correct(bytes int64) {
+	r.mu.Lock()
+	r.bytes -= bytes
+	r.admit()
+	r.mu.Unlock()
+	r.signal()
+}
+
+// admit gives room to those who have waited longest. r.mu must be held.
+func (r *room) admit() {
+	for len(r.growing) > 0 {
+		g := r.growing[0]
+		alone := r.total-r.free == len(r.growing)
+		if g.bytes > r.bytes && !alone {
+			return
+		}
+		r.bytes -= g.bytes
+		r.growing = slices.Delete(r.growing, 0, 1)
+		close(g.given)
+	}
 }
 
 func (r *room) signal() {

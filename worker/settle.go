@@ -43,7 +43,7 @@ func (t *task) store(ctx context.Context, e ending) bool {
 		kind = Duplicate
 	}
 	t.w.observe(Event{Kind: kind, Message: t.m.ID, Key: t.job.Key})
-	t.ack(ctx)
+	t.answered(ctx)
 	t.log("stored", "tier", e.answer.Tier, "region", e.region,
 		"tokens", t.paid.usage.InputTokens+t.paid.usage.OutputTokens, "repairs", t.paid.repairs)
 	return true
@@ -143,9 +143,19 @@ func (t *task) release(ctx context.Context, d time.Duration, why error) {
 	t.w.cfg.Log.DebugContext(ctx, "released", "job", t.job.Key.String(), "why", why, "delay", d.Round(time.Millisecond).String())
 }
 
-// ack removes the message. A message that stays is delivered again, to be found
-// settled, and removed then.
-func (t *task) ack(ctx context.Context) {
+// answered lets go of a message whose job has a result, and of what it refers to.
+func (t *task) answered(ctx context.Context) {
+	if t.parcel.Fetch != nil {
+		t.w.known.finish(t.m.ID) // before anything is gone that a copy would look for
+	}
+	if t.ack(ctx) {
+		t.forget(ctx)
+	}
+}
+
+// ack removes the message, and reports whether it is gone. One that stays is
+// delivered again, to be found settled, and removed then.
+func (t *task) ack(ctx context.Context) bool {
 	t.h.end()
 	err := t.w.source.Ack(ctx, t.m)
 	for failures := 1; err != nil && failures < ackTries && !errors.Is(err, ErrGone) && ctx.Err() == nil; failures++ {
@@ -156,6 +166,7 @@ func (t *task) ack(ctx context.Context) {
 	if err != nil {
 		t.w.cfg.Log.WarnContext(ctx, "not acknowledged", "job", t.job.Key.String(), "err", err)
 	}
+	return err == nil
 }
 
 func (t *task) log(msg string, args ...any) {

@@ -11,6 +11,10 @@
 //	                                                              └→ error line → dead letter → acknowledged
 //	                                                              └→ released
 //
+// An [Opener] may find the job elsewhere. Then it is fetched before it stands in
+// line, and waits for room for what it fetches. Or it finds that the message stands
+// for several: those are queued, and it is acknowledged. See [Parcel].
+//
 // Room comes first: a message is only asked for when there is a place to hold
 // it, because one received with nowhere to run would lose its visibility and be
 // paid for twice. Room is counted in messages and in bytes, so memory depends
@@ -37,6 +41,19 @@
 // up a tier. A job that waits for a lane holds neither a slot nor a permit, and
 // its message no more of the room than leaves others some: what a slow lane
 // cannot start for minutes is released until it can.
+//
+// # Money
+//
+// With a [Purse], what a call may cost at most is set aside before it is made. It
+// is done last, with a slot and a permit in hand, so that no more is set aside than
+// the calls in flight may cost. A job that finds no money gives both back, waits for
+// the purse with neither, and stands in line again with the money in hand. One of a
+// run that is parked is released, which costs it nothing; and when nothing else comes
+// for a while, intake slows down to a look once a minute. A job that has been paid for
+// and wants another call, to mend its answer, is held instead: it comes first when
+// money comes back from calls in flight, and goes on when the budget is raised. When
+// the worker stops before that, it is dead-lettered as what is wrong with its answer,
+// which it keeps: it is never paid for twice unasked.
 //
 // # Parallelism
 //
@@ -180,8 +197,18 @@ type Config struct {
 	// delivered before. It costs a request for each.
 	LookUp bool
 
-	// ExitWhenEmpty makes Run return once the queue holds nothing at all.
+	// ExitWhenEmpty makes Run return once the queue holds nothing at all, and has
+	// for as long as EmptyFor says: somebody may still be sending. Default: not
+	// longer than it takes to be sure.
 	ExitWhenEmpty bool
+	EmptyFor      time.Duration
+
+	// Opener finds the jobs in messages that are none themselves. Default: a
+	// message's body is its job.
+	Opener Opener
+
+	// Purse bounds what runs may cost. Default: nothing does.
+	Purse Purse
 
 	// Log receives one line for each settled message. Default: discard.
 	Log *slog.Logger
@@ -234,7 +261,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("worker: no region: name at least one")
 	case len(c.Regions) == 0:
 		return c, fmt.Errorf("worker: no region of %v is allowed: Allow lists %v", given, c.Allow)
-	case c.Slots < 0, c.Bytes < 0, c.Receivers < 0, c.MaxAttempts < 0, c.MaxReceives < 0, c.OutputCeiling < 0, c.AttemptTimeout < 0, c.Escalate < 0, c.Drain < 0:
+	case c.Slots < 0, c.Bytes < 0, c.Receivers < 0, c.MaxAttempts < 0, c.MaxReceives < 0, c.OutputCeiling < 0, c.AttemptTimeout < 0, c.Escalate < 0, c.Drain < 0, c.EmptyFor < 0:
 		return c, errors.New("worker: a setting is negative")
 	case c.Repairs > 3:
 		return c, fmt.Errorf("worker: %d repairs: want at most 3, as a model that fails so often will fail again", c.Repairs)
@@ -261,8 +288,10 @@ type Worker struct {
 	known *known // jobs under way or lately settled
 
 	schemas *schemas // that jobs name
+	funds   *funds
 
-	received atomic.Bool // the source has answered at least once
+	received atomic.Bool  // the source has answered at least once
+	lastWork atomic.Int64 // when it was last known to hold a message, as Unix nanoseconds
 }
 
 // New returns a Worker. It starts nothing; see [Worker.Run].
@@ -278,7 +307,7 @@ func New(src Source, ep Endpoint, sink Sink, limits *throttle.Set, cfg Config) (
 		room:  room,
 		slots: make(chan struct{}, cfg.Slots),
 		held:  newHolds(),
-		known: newKnown(), schemas: newSchemas(),
+		known: newKnown(), schemas: newSchemas(), funds: newFunds(),
 	}, nil
 }
 
@@ -286,7 +315,8 @@ func New(src Source, ep Endpoint, sink Sink, limits *throttle.Set, cfg Config) (
 // has not been sent, lets calls in flight go on for up to Config.Drain and stores
 // what they answer. It returns nil after a drain or when the queue is empty and
 // Config.ExitWhenEmpty is set, and an error only if the source was unusable from
-// the start. It may be called once.
+// the start, or, with ExitWhenEmpty, one that wraps [ErrParked] if all that is left
+// waits for money. It may be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -304,6 +334,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	beats.Go(func() { w.lanes.watch(beating) })
 	var failed error
 	var once sync.Once
+	w.lastWork.Store(time.Now().UnixNano())
+	w.funds.begin()
 	for range w.cfg.Receivers {
 		receivers.Go(func() {
 			if err := w.receive(ctx, func(h *hold) { messages.Go(func() { w.handle(phases, h) }) }); err != nil {

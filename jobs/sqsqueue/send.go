@@ -41,6 +41,10 @@ type Outgoing struct {
 	Body  []byte
 	Again bool // it may have been queued before
 
+	// Delay is how long nobody receives it, whole seconds up to 15 minutes. A FIFO
+	// queue knows no such thing, and sends it at once. Default: the queue's own.
+	Delay time.Duration
+
 	// Attributes are others' than upwell's, at most nine.
 	Attributes map[string]types.MessageAttributeValue
 
@@ -87,6 +91,10 @@ func (o Outgoing) fits() error {
 	}
 	return nil
 }
+
+// Holds reports whether a body fits into a message of this queue, with the attributes
+// that it may need one day. A queue may be set to take less than SQS does.
+func (q *Queue) Holds(body []byte) bool { return len(body) <= q.largest-attributeRoom }
 
 // illegal reports whether SQS refuses a message for a character: it takes those
 // of XML 1.0.
@@ -191,6 +199,9 @@ func (q *Queue) entry(i int, o Outgoing) types.SendMessageBatchRequestEntry {
 		// A group of its own: jobs do not depend on each other.
 		e.MessageGroupId, e.MessageDeduplicationId = new(cmp.Or(o.Group, name)), new(cmp.Or(o.Once, name))
 	}
+	if o.Delay > 0 && !fifo(q.url) {
+		e.DelaySeconds = min(seconds(o.Delay), maxDelay)
+	}
 	if o.Again {
 		mark(&e)
 	}
@@ -216,7 +227,7 @@ func fifo(queue string) bool { return strings.HasSuffix(queue, ".fifo") }
 func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) error {
 	body := string(m.Body)
 	if l.BodyRef != "" {
-		body = pointer(l.CustomID, l.BodyRef)
+		body = reference{CustomID: l.CustomID, BodyRef: l.BodyRef}.text()
 	}
 	attrs, weight := letterAttributes(l)
 	if weight += len(body); weight > MaxMessage {
@@ -262,18 +273,31 @@ func letterAttributes(l jobs.DeadLetter) (attrs map[string]types.MessageAttribut
 	return attrs, weight
 }
 
-// A reference is the body of a letter whose own is stored elsewhere.
+// A reference is the body of a letter or of a message whose own is stored elsewhere.
 type reference struct {
 	CustomID string `json:"custom_id,omitzero"`
 	BodyRef  string `json:"body_ref"`
+	Upwell   *inRun `json:"upwell,omitempty"`
 }
 
-func pointer(customID, ref string) string {
-	b, err := json.Marshal(reference{customID, ref})
+type inRun struct {
+	Run string `json:"run"`
+}
+
+func (r reference) text() string {
+	b, err := json.Marshal(r)
 	if err != nil {
 		panic(err) // strings can be encoded
 	}
 	return escapes.Replace(string(b))
+}
+
+// Reference returns the body of a message that stands for a job which is stored at
+// ref, an s3 URL, because a message has no room for it:
+//
+//	{"custom_id":"msa-0042","body_ref":"s3://bucket/key","upwell":{"run":"contracts"}}
+func Reference(k jobs.Key, ref string) []byte {
+	return []byte(reference{CustomID: k.CustomID, BodyRef: ref, Upwell: &inRun{k.Run}}.text())
 }
 
 // escapes spells the characters that JSON lets stand and SQS does not take.

@@ -245,6 +245,72 @@ func TestSendWithAttributes(t *testing.T) {
 	})
 }
 
+// A job that is held back is received not a moment before its time, and on a FIFO
+// queue, which knows no such thing, at once.
+func TestSendDelays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fifo  bool
+		delay time.Duration
+		after time.Duration
+	}{
+		"whole seconds":    {false, time.Minute, time.Minute},
+		"part of a second": {false, 90*time.Second + 1, 91 * time.Second},
+		"too long":         {false, time.Hour, 15 * time.Minute},
+		"FIFO":             {true, time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, setup{fifo: tt.fifo}, func(t *testing.T, w *world) {
+				err := w.q.Send(t.Context(), []sqsqueue.Outgoing{{Body: []byte("held"), Delay: tt.delay, Again: true}, {Body: []byte("plain")}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.after > 0 {
+					time.Sleep(tt.after - time.Nanosecond)
+					if c, err := w.q.Counts(t.Context()); err != nil || c != (sqsqueue.Counts{Visible: 1, Delayed: 1}) {
+						t.Errorf("Counts = %+v, %v just before, want one delayed", c, err)
+					}
+					time.Sleep(time.Nanosecond)
+				}
+				if c, err := w.q.Counts(t.Context()); err != nil || c.Visible != 2 {
+					t.Errorf("Counts = %+v, %v after %v, want both visible", c, err, tt.after)
+				}
+			})
+		})
+	}
+}
+
+// A queue may take less than SQS does, and then says so.
+func TestHolds(t *testing.T) {
+	for size, largest := range map[string]int{"": sqsqueue.MaxMessage, "1024": 1024, "262144": 262144} {
+		w := newWorld(t, setup{})
+		if size != "" {
+			w.set(t, "MaximumMessageSize", size)
+		}
+		q, err := sqsqueue.Open(t.Context(), w.client, sqsqueue.Config{Queue: w.name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := []byte(strings.Repeat("x", largest-room))
+		if !q.Holds(body) || q.Holds(append(body, 'x')) {
+			t.Errorf("a queue of %q: Holds = %t with %d bytes and %t with one more, want the first only", size, q.Holds(body), len(body), q.Holds(append(body, 'x')))
+		}
+		if err := q.Send(t.Context(), []sqsqueue.Outgoing{{Body: body, Again: true}}); err != nil {
+			t.Errorf("a queue of %q: Send of what it holds = %v, want nil", size, err)
+		}
+	}
+}
+
+func TestReference(t *testing.T) {
+	got := sqsqueue.Reference(jobs.Key{Run: "q3", CustomID: "a\"<é\uffff"}, "s3://b/runs/q3/bodies/00/a.json")
+	want := `{"custom_id":"a\"\u003cé\uffff","body_ref":"s3://b/runs/q3/bodies/00/a.json","upwell":{"run":"q3"}}`
+	if string(got) != want {
+		t.Errorf("Reference = %s, want %s", got, want)
+	}
+	if err := sqsqueue.Fits(got); err != nil {
+		t.Errorf("Fits(%s) = %v, want nil", got, err)
+	}
+}
+
 func TestFits(t *testing.T) {
 	for _, tt := range []struct{ name, body, err string }{
 		{"empty", "", "empty: SQS takes no message without a body"},

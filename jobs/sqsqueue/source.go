@@ -171,6 +171,17 @@ func (q *Queue) Release(ctx context.Context, m jobs.Message, d time.Duration) er
 	return q.Ack(ctx, m)
 }
 
+// Split implements worker.Source. On a FIFO queue the parts belong to m's group, and
+// are named after m, so that splitting it again within five minutes leaves no double.
+func (q *Queue) Split(ctx context.Context, m jobs.Message, bodies [][]byte) error {
+	o := originOf(m)
+	out := make([]Outgoing, len(bodies))
+	for i, body := range bodies {
+		out[i] = Outgoing{Body: body, Again: true, Attributes: foreign(o.attributes), Group: o.group, Once: m.ID + "." + strconv.Itoa(i)}
+	}
+	return q.Send(ctx, out)
+}
+
 // maxDelay is the longest that SQS delays a new message, in seconds.
 const maxDelay = 15 * 60
 

@@ -109,6 +109,7 @@ type Queue struct {
 	client    *sqs.Client
 	url, dead string
 	renewAt   int // deliveries from which a release sends the message anew
+	largest   int // what a message may weigh, in bytes
 	poll      time.Duration
 	log       *slog.Logger
 
@@ -131,7 +132,7 @@ func Open(ctx context.Context, client *sqs.Client, cfg Config) (*Queue, error) {
 	if q.url, err = find(ctx, client, cfg.Queue); err != nil {
 		return nil, err
 	}
-	policy, err := q.redrivePolicy(ctx)
+	policy, err := q.settings(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -197,10 +198,16 @@ func (n *integer) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-func (q *Queue) redrivePolicy(ctx context.Context) (p redrivePolicy, err error) {
-	attrs, err := q.attributes(ctx, types.QueueAttributeNameRedrivePolicy)
+// settings reads how the queue is set up: its redrive policy, and into q what its
+// messages may weigh.
+func (q *Queue) settings(ctx context.Context) (p redrivePolicy, err error) {
+	attrs, err := q.attributes(ctx, types.QueueAttributeNameRedrivePolicy, types.QueueAttributeNameMaximumMessageSize)
 	if err != nil {
 		return p, err
+	}
+	q.largest = MaxMessage
+	if n, err := strconv.Atoi(attrs[string(types.QueueAttributeNameMaximumMessageSize)]); err == nil && n > 0 {
+		q.largest = min(n, MaxMessage)
 	}
 	if text := attrs[string(types.QueueAttributeNameRedrivePolicy)]; text != "" {
 		if err := json.Unmarshal([]byte(text), &p); err != nil {

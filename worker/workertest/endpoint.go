@@ -19,6 +19,9 @@ type Endpoint struct {
 	// Func makes the attempt. Default: [Answer], at once.
 	Func func(ctx context.Context, c worker.Call) (worker.Answer, error)
 
+	// Most is what a call may cost at most. Default: the cost of [Answer].
+	Most func(c worker.Call) jobs.USD
+
 	// Fault decides, before Func runs, whether the call arrives, and whether
 	// its answer does. A call that arrives is billed as Func says.
 	Fault Fault
@@ -79,6 +82,14 @@ func (e *Endpoint) Cost(c worker.Call) throttle.Cost {
 	e.costs++
 	e.mu.Unlock()
 	return throttle.Cost{Input: len(c.Job.Body), Output: 100}
+}
+
+// MostUSD implements [worker.Endpoint].
+func (e *Endpoint) MostUSD(c worker.Call) jobs.USD {
+	if e.Most == nil {
+		return Answer(c).CostUSD
+	}
+	return e.Most(c)
 }
 
 // Complete implements [worker.Endpoint].

@@ -301,6 +301,21 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) err
 	})
 }
 
+// Split implements [worker.Source].
+func (q *Queue) Split(ctx context.Context, m jobs.Message, bodies [][]byte) error {
+	return q.do(ctx, Split, m, func(*item) error {
+		if len(bodies) < 2 {
+			q.T.Errorf("message %s split into %d, want two or more", m.ID, len(bodies))
+		}
+		q.mu.Unlock() // Send takes it
+		defer q.mu.Lock()
+		for _, body := range bodies {
+			q.Send(jobs.Message{Body: body, Again: true})
+		}
+		return nil
+	})
+}
+
 // Empty implements [worker.Source].
 func (q *Queue) Empty(ctx context.Context) (bool, error) {
 	apply, err := q.begin(Empty, "")
@@ -368,6 +383,14 @@ func (q *Queue) deliveredAs(it *item, m jobs.Message, d time.Duration) error {
 		return fmt.Errorf("message %s: beyond the ceiling: %w", m.ID, worker.ErrGone)
 	}
 	return nil
+}
+
+// Holds reports whether the message of that id is still queued, visible or not.
+func (q *Queue) Holds(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	it := q.byID[id]
+	return it != nil && it.state != gone
 }
 
 // Len reports how many messages there are, visible or not.

@@ -1,12 +1,16 @@
 package workertest
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
 	"upwell/jobs"
+	"upwell/worker"
 )
 
 // A Trial is a queue, a sink and an endpoint, and what must hold among them
@@ -19,10 +23,16 @@ type Trial struct {
 	// Run is the run of jobs that name none. Default "default".
 	Run string
 
+	// Opener is the worker's, when messages are not all jobs themselves. What it
+	// fetches is fetched once more for each message, when that is acknowledged.
+	Opener worker.Opener
+
 	// Extra is how many billed calls beyond one for each job the faults of
 	// this trial excuse: answers that were lost on the way back, deliveries
 	// that two workers had because a heartbeat could not arrive.
 	Extra int
+
+	fetch func(p worker.Parcel) ([]byte, error)
 
 	mu   sync.Mutex
 	jobs map[string]job // by id of the message; large bodies are slow to parse
@@ -32,7 +42,9 @@ type Trial struct {
 type job struct {
 	jobs.Key
 
-	ok bool // it is one
+	ok    bool     // it is one
+	none  bool     // the message asks for nothing
+	parts [][]byte // it stands for these
 }
 
 // jobOf returns the job of a message.
@@ -44,11 +56,46 @@ func (tr *Trial) jobOf(m jobs.Message) job {
 	}
 	j, known := tr.jobs[m.ID]
 	if !known {
-		parsed, err := jobs.Parse(m.Body, tr.Run)
-		j = job{parsed.Key, err == nil}
+		j = tr.open(m)
 		tr.jobs[m.ID] = j
 	}
 	return j
+}
+
+// open finds the job of a message as the worker should.
+func (tr *Trial) open(m jobs.Message) job {
+	if tr.Opener == nil {
+		parsed, err := jobs.Parse(m.Body, tr.Run)
+		return job{Key: parsed.Key, ok: err == nil}
+	}
+	p, err := tr.Opener.Open(m)
+	named := jobs.Key{Run: cmp.Or(p.Key.Run, tr.Run), CustomID: p.Key.CustomID}
+	if err == nil && p.Text == nil && p.Fetch == nil {
+		return job{none: len(p.Parts) == 0, parts: p.Parts}
+	}
+	text := p.Text
+	if err == nil && p.Fetch != nil {
+		text, err = tr.fetch(p)
+	}
+	if err != nil {
+		return job{Key: named}
+	}
+	parsed, err := jobs.Parse(text, named.Run)
+	if p.Key.CustomID != "" && parsed.CustomID != p.Key.CustomID || p.Key.Run != "" && parsed.Run != p.Key.Run {
+		return job{Key: named}
+	}
+	return job{Key: parsed.Key, ok: err == nil}
+}
+
+// queued reports whether all of these have been queued.
+func (tr *Trial) queued(bodies [][]byte) bool {
+	ms, _ := tr.Queue.messages()
+	for _, body := range bodies {
+		if !slices.ContainsFunc(ms, func(m jobs.Message) bool { return m.Again && bytes.Equal(m.Body, body) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // New returns a Trial that reports to tb.
@@ -56,6 +103,7 @@ func New(tb testing.TB) *Trial {
 	tb.Helper()
 	tr := &Trial{Queue: &Queue{T: tb}, Sink: &Sink{T: tb}, Endpoint: &Endpoint{}, Run: "default"}
 	tr.Queue.Durable = tr.durable
+	tr.fetch = func(p worker.Parcel) ([]byte, error) { return p.Fetch(tb.Context()) }
 	return tr
 }
 
@@ -81,7 +129,12 @@ func Line(id, options string) []byte {
 // durable reports why m must not be acknowledged yet: promise 2.
 func (tr *Trial) durable(m jobs.Message) error {
 	j := tr.jobOf(m)
-	if j.ok && tr.Sink.stored(j.Key) {
+	switch {
+	case j.none, j.ok && tr.Sink.stored(j.Key):
+		return nil
+	case j.parts != nil && !tr.queued(j.parts):
+		return errors.New("not all that it stands for is queued")
+	case j.parts != nil:
 		return nil
 	}
 	for _, l := range tr.Queue.Letters() {
@@ -136,6 +189,12 @@ func (tr *Trial) checkEnds(tb testing.TB, letters map[string]Letter) {
 		j := tr.jobOf(m)
 		stored := j.ok && tr.Sink.stored(j.Key)
 		_, buried := letters[m.ID]
+		if j.none || j.parts != nil {
+			if buried {
+				tb.Errorf("message %s is buried, want it passed", m.ID)
+			}
+			continue
+		}
 		if !stored && !buried || stored && buried && sent[j.Key] == 1 {
 			tb.Errorf("message %s of job %s is gone: stored %v, buried %v, want one of the two", m.ID, j.Key, stored, buried)
 		}

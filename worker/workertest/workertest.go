@@ -41,6 +41,7 @@ const (
 	Release  Op = "release"
 	Ack      Op = "ack"
 	Bury     Op = "bury"
+	Split    Op = "split"
 	Empty    Op = "empty"
 	Put      Op = "put"
 	PutError Op = "put error"

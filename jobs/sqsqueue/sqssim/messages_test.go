@@ -347,6 +347,49 @@ func TestBatchPartialFailure(t *testing.T) {
 	})
 }
 
+// Each entry of a batch has a delay of its own, within SQS's bounds, and none on a
+// FIFO queue.
+func TestBatchDelays(t *testing.T) {
+	virtual(t, sqssim.Config{}, func(t *testing.T, w *world) {
+		for _, tt := range []struct{ name, ok, bad string }{
+			{"q", "none,least,most", "over:InvalidParameterValue,under:InvalidParameterValue"},
+			{"q.fifo", "none", "least:InvalidParameterValue,most:InvalidParameterValue,over:InvalidParameterValue,under:InvalidParameterValue"},
+		} {
+			entries := []types.SendMessageBatchRequestEntry{
+				{Id: new("none")},
+				{Id: new("least"), DelaySeconds: 1},
+				{Id: new("most"), DelaySeconds: 900},
+				{Id: new("over"), DelaySeconds: 901},
+				{Id: new("under"), DelaySeconds: -1},
+			}
+			a := attrs{}
+			for i := range entries {
+				entries[i].MessageBody = entries[i].Id
+				if tt.name == "q.fifo" {
+					a = attrs{"FifoQueue": "true"}
+					entries[i].MessageGroupId, entries[i].MessageDeduplicationId = entries[i].Id, entries[i].Id
+				}
+			}
+			q := w.create(tt.name, a)
+			sent, err := w.c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &q, Entries: entries})
+			w.check(err)
+			wantBatch(t, ids(sent.Successful, func(e types.SendMessageBatchResultEntry) *string { return e.Id }), sent.Failed, tt.ok, tt.bad)
+			if tt.name == "q.fifo" {
+				continue
+			}
+			for _, step := range []struct {
+				sleep time.Duration
+				want  string
+			}{{0, "none"}, {time.Second, "least"}, {899*time.Second - 1, ""}, {1, "most"}} {
+				time.Sleep(step.sleep)
+				if got := strings.Join(bodies(w.receive(q, hide(43200), upTo(10))), ","); got != step.want {
+					t.Errorf("after another %v received %q, want %q", step.sleep, got, step.want)
+				}
+			}
+		}
+	})
+}
+
 func ids[E any](entries []E, id func(E) *string) (out []string) {
 	for _, e := range entries {
 		out = append(out, *id(e))
