@@ -34,6 +34,10 @@ type Manifest struct {
 	// Schemas are the JSON Schemas that jobs of the run name.
 	Schemas map[string]json.RawMessage `json:"schemas,omitempty"`
 
+	// Checkpoint says that a [Checkpoint] is stored before any job is queued: where
+	// there is none, no job is.
+	Checkpoint bool `json:"checkpoint,omitzero"`
+
 	EstimateUSD float64 `json:"estimate_usd,omitzero"` // what the run was expected to cost
 }
 

@@ -4,7 +4,9 @@
 // Under a bucket and a prefix of the operator's choice, a run is
 //
 //	<prefix>/runs/<run>/manifest.json              what was submitted, see [Manifest]
+//	<prefix>/runs/<run>/checkpoint.json            how far the submitting is, see [Checkpoint]
 //	<prefix>/runs/<run>/ids/<input>/<n>.jsonl.gz   the ids of its jobs, see [IDsKey]
+//	<prefix>/runs/<run>/bodies/<hh>/<id>.json      jobs that a message has no room for, see [JobKey]
 //	<prefix>/runs/<run>/results/<hh>/<id>.json     one line for each answered job
 //	<prefix>/runs/<run>/errors/<hh>/<id>.json      one line for each job given up
 //	<prefix>/runs/<run>/letters/<hh>/<id>.json     bodies that dead letters have no room for
