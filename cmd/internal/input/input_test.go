@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,7 +23,7 @@ func file(t *testing.T, lines ...string) *input.File {
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f, err := input.Open(path, nil)
+	f, err := input.Open(t.Context(), path, input.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,11 +82,12 @@ func TestCheckNamesLineAndField(t *testing.T) {
 		2: "", 3: "custom_id", 4: "custom_id", 5: "upwell.tyers", 6: "url", 7: "body", 8: "upwell.run", 9: "", 10: "", 11: "custom_id", 12: "body.stream",
 	}
 	for _, p := range bad.Problems {
-		field, expected := want[p.Line]
+		line, _ := strconv.Atoi(strings.TrimPrefix(p.Place, f.Name+":"))
+		field, expected := want[line]
 		if !expected || p.Field != field {
-			t.Errorf("line %d, field %q: %s; want field %q", p.Line, p.Field, p.Reason, field)
+			t.Errorf("%s, field %q: %s; want field %q", p.Place, p.Field, p.Reason, field)
 		}
-		delete(want, p.Line)
+		delete(want, line)
 	}
 	if len(want) > 0 || bad.Total != 11 {
 		t.Errorf("not reported: %v; total %d, want 11", want, bad.Total)
@@ -107,10 +109,10 @@ func TestCheckListsTheFirstProblems(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	if _, err := input.Open(t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "folder") {
+	if _, err := input.Open(t.Context(), t.TempDir(), input.Options{}); err == nil || !strings.Contains(err.Error(), "folder") {
 		t.Errorf("Open(folder) = %v, want an error that says so", err)
 	}
-	f, err := input.Open("-", strings.NewReader(job("a", "")+"\n"))
+	f, err := input.Open(t.Context(), "-", input.Options{Stdin: strings.NewReader(job("a", "") + "\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
