@@ -1,0 +1,216 @@
+package estimate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"upwell/worker"
+)
+
+// A Board is a small object that workers share. s3sink.Board is one.
+type Board interface {
+	Read(ctx context.Context) (data []byte, version string, err error)
+	Write(ctx context.Context, data []byte, version string) (ok bool, err error)
+}
+
+// A Lesson is what answers of a kind have taken, all together. What came long ago
+// counts less: when there are too many, all is halved.
+//
+// It is a storage type: fields may be added, and none may change its meaning.
+type Lesson struct {
+	Answers      float64 `json:"answers"`
+	Bytes        float64 `json:"bytes"` // of the requests
+	InputTokens  float64 `json:"input_tokens"`
+	CachedTokens float64 `json:"cached_tokens"`
+	OutputTokens float64 `json:"output_tokens"` // with the reasoning
+
+	Last time.Time `json:"last"` // when the last of them was learned
+}
+
+// ripe is how many answers a Lesson needs before it is believed, and full how many
+// it remembers.
+const (
+	ripe = 10
+	full = 20_000
+)
+
+// Ripe reports whether there are enough answers to go by.
+func (l Lesson) Ripe() bool { return l.Answers >= ripe && l.Bytes > 0 }
+
+// plus returns the two together.
+func (l Lesson) plus(m Lesson) Lesson {
+	sum := Lesson{
+		l.Answers + m.Answers, l.Bytes + m.Bytes, l.InputTokens + m.InputTokens, l.CachedTokens + m.CachedTokens,
+		l.OutputTokens + m.OutputTokens, later(l.Last, m.Last),
+	}
+	for sum.Answers > full {
+		for _, v := range []*float64{&sum.Answers, &sum.Bytes, &sum.InputTokens, &sum.CachedTokens, &sum.OutputTokens} {
+			*v /= 2
+		}
+	}
+	return sum
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// kept is how many kinds the board holds. The one that nothing was learned of for
+// longest goes first.
+const kept = 200
+
+// An Experience is what has been learned of each kind. It may be used concurrently.
+type Experience struct {
+	mu    sync.Mutex
+	fresh map[Kind]Lesson // not on the board yet
+}
+
+// NewExperience returns one that nothing was learned with.
+func NewExperience() *Experience { return &Experience{fresh: make(map[Kind]Lesson)} }
+
+// Observe learns from what a worker does.
+func (x *Experience) Observe(e worker.Event) {
+	if e.Kind != worker.Attempted || e.Usage.InputTokens == 0 || e.Bytes == 0 || e.Attempt.Turn != "" {
+		return
+	}
+	one := Lesson{
+		Answers: 1, Bytes: float64(e.Bytes), InputTokens: float64(e.Usage.InputTokens),
+		CachedTokens: float64(e.Usage.CachedTokens), OutputTokens: float64(e.Usage.OutputTokens), Last: e.At,
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, kind := range []Kind{{e.Lane.Model, e.Template}, {Model: e.Lane.Model}} {
+		x.fresh[kind] = x.fresh[kind].plus(one)
+		if e.Template == "" {
+			break
+		}
+	}
+}
+
+// keepEvery is how often what was learned is written down: a worker that is killed
+// loses no more, and nobody's estimate depends on it. farewell bounds the last time.
+const (
+	keepEvery = time.Minute
+	farewell  = 5 * time.Second
+)
+
+// Keep adds what was learned to the board once a minute until ctx is done, and then
+// once more. It is no harm if that fails.
+func (x *Experience) Keep(ctx context.Context, board Board, log *slog.Logger) {
+	t := time.NewTicker(keepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := x.keep(ctx, board); err != nil && ctx.Err() == nil {
+				log.WarnContext(ctx, "experience not kept", "err", err)
+			}
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+			defer cancel()
+			_ = x.keep(last, board) // nobody is left to be told
+			return
+		}
+	}
+}
+
+// tries is how often a write is repeated that somebody else was faster with.
+const tries = 5
+
+// keep adds what was learned since the last time.
+func (x *Experience) keep(ctx context.Context, board Board) error {
+	x.mu.Lock()
+	fresh := maps.Clone(x.fresh)
+	clear(x.fresh)
+	x.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	err := add(ctx, board, fresh)
+	if err != nil { // next time
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		merge(x.fresh, fresh)
+	}
+	return err
+}
+
+func add(ctx context.Context, board Board, fresh map[Kind]Lesson) error {
+	for range tries {
+		data, version, err := board.Read(ctx)
+		if err != nil {
+			return err
+		}
+		all, err := decode(data)
+		if err != nil {
+			return err
+		}
+		merge(all, fresh)
+		text, err := encode(all)
+		if err != nil {
+			return err
+		}
+		if ok, err := board.Write(ctx, text, version); ok || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("experience: others wrote %d times meanwhile", tries)
+}
+
+func merge(into, from map[Kind]Lesson) {
+	for kind, l := range from {
+		into[kind] = into[kind].plus(l)
+	}
+}
+
+// Recall returns what is on the board.
+func Recall(ctx context.Context, board Board) (map[Kind]Lesson, error) {
+	data, _, err := board.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return decode(data)
+}
+
+// A line is a Lesson as it is stored.
+type line struct {
+	Model    string `json:"model"`
+	Template string `json:"template_sha256,omitzero"`
+	Lesson
+}
+
+func encode(all map[Kind]Lesson) ([]byte, error) {
+	lines := make([]line, 0, len(all))
+	for kind, l := range all {
+		lines = append(lines, line{kind.Model, kind.Template, l})
+	}
+	slices.SortFunc(lines, func(a, b line) int {
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Template, b.Template))
+	})
+	return json.Marshal(lines[:min(len(lines), kept)])
+}
+
+func decode(data []byte) (map[Kind]Lesson, error) {
+	all := make(map[Kind]Lesson)
+	if len(data) == 0 {
+		return all, nil
+	}
+	var lines []line
+	if err := json.Unmarshal(data, &lines); err != nil {
+		return nil, fmt.Errorf("experience: %w", err)
+	}
+	for _, l := range lines {
+		all[Kind{l.Model, l.Template}] = l.Lesson
+	}
+	return all, nil
+}
