@@ -32,6 +32,7 @@ type Counts struct {
 	Answered, Refused, Failed int64 // attempts: answered; no room; anything else
 	Throttled, Unavailable    int64 // the refused ones: 429; 503 and 529
 	Stored, Duplicate, Buried int64 // messages settled: a result, one there was already, a dead letter
+	Passed                    int64 // messages settled that were no jobs of their own
 	Escalated                 int64 // jobs that moved up a tier
 	Repairs, Extensions       int64 // answered calls that were to mend an answer, or gave one more room
 	InFlight                  int64
@@ -109,6 +110,8 @@ func (m *Meter) Observe(e worker.Event) {
 	case worker.Buried:
 		m.c.Buried++
 		m.c.Classes[e.Class]++
+	case worker.Passed:
+		m.c.Passed++
 	case worker.Released, worker.Lost:
 		m.c.Released++
 	case worker.Paused:
