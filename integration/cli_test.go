@@ -25,6 +25,11 @@ var cliFiles = map[string]string{
 	"wrong.jsonl":   string(job("a", "")) + "\n" + strings.Replace(lawJob(jobs.Responses, "b", ""), lawSchema, `{"$ref":"http://x/y"}`, 1) + "\n",
 	"faults.json":   `[{"kind":"thunder"}]`,
 	"prices.json":   `{"date":"2026-01-02","source":"me","models":{"m":{"flex":{"input":1,"cached":1}}}}`,
+	"greet.md":      "---\nmodel: xai.grok-4.3\ntiers: [flex]\nschema: law.json\nsystem: You are brief.\n---\nGreet {{.name}} of {{col \"Home Town\"}}.\n",
+	"late.md":       "---\nmodel: xai.grok-4.3\n---\n{{.name}}: which law governs the letters of this person, and which court decides?\n",
+	"typo.md":       "---\nmodel: xai.grok-4.3\neffrot: low\n---\n{{.name}}\n",
+	"people.csv":    "name,Home Town,age\nAda,London,36\n\"Emmy \"\"the\"\" Noether\",Erlangen,53\nGrace,New York,85\n",
+	"unnamed.csv":   "nom,age\nAda,36\n",
 	"more.jsonl":    string(job("c", "")) + "\n" + string(job("d", `,"max_output_tokens":1`)) + "\n",
 }
 
@@ -56,7 +61,7 @@ var commandLine = []struct {
 	steps []step
 }{
 	{"help is what was asked for", []step{
-		{args: "--help", stdout: []string{`^Usage: upwell <command>`, `^Start with: upwell demo`, `^  run `, `^  worker `, `^  submit `, `^  status `, `^  verify `, `^  export `, `^  dead list `, `^  dead show `, `^  dead redrive `, `^  local `}},
+		{args: "--help", stdout: []string{`^Usage: upwell <command>`, `^Start with: upwell demo`, `^  run `, `^  worker `, `^  submit `, `^  status `, `^  verify `, `^  export `, `^  dead list `, `^  dead show `, `^  dead redrive `, `^  doctor `, `^  local `}},
 		{args: "", stdout: []string{`^Usage: upwell <command>`}},
 		{args: "run --help", stdout: []string{`^Usage: upwell run --output=DIR <input>`, `--simulate`, `UPWELL_SLOTS`}},
 		{args: "worker --help", stdout: []string{`--exit-when-empty`, `UPWELL_QUEUE`}},
@@ -112,6 +117,17 @@ var commandLine = []struct {
 		{args: "run nightly.jsonl -o x --simulate --repairs 4", code: 2, stderr: []string{`4 repairs: want at most 3`}},
 		{args: "run nightly.jsonl -o x --simulate --prices prices.json", code: 2, stderr: []string{`prices\.json: prices: models\.m\.flex\.output: want a price`}},
 	}},
+	{"the doctor says what is wrong", []step{
+		{args: "doctor --help", stdout: []string{`--no-call`, `--json`, `UPWELL_QUEUE`, `--model=MODEL`}},
+		{
+			args: "doctor --queue q --bucket b --base-url http://127.0.0.1:1/v1", code: 3,
+			stdout: []string{`^✗ credentials +no AWS credentials: `, `^ +→ set AWS_PROFILE, or AWS_ACCESS_KEY_ID`, `^✗ endpoint +127\.0\.0\.1:1: the connection is refused$`, `^- queue +skipped: no AWS credentials$`, `^✗ region +no Region`, `^3 failures, \d+ not examined$`},
+		},
+		{args: "doctor --json --base-url http://127.0.0.1:1/v1", code: 3, stdout: []string{`^\[$`, `^    "check": "endpoint",$`, `^    "status": "failure",$`}},
+		{args: "doctor --base-path xai", code: 2, stderr: []string{`--base-path "xai": want MODEL=PATH`}},
+		{args: "doctor --region us-east-1 --allow-region us-west-2", code: 2, stderr: []string{`--allow-region us-west-2 leaves none`}},
+		{args: "doctor --prices prices.json", code: 2, stderr: []string{`models\.m\.flex\.output: want a price`}},
+	}},
 	{"faults are checked before anything is served", []step{
 		{args: "local --faults faults.json", code: 2, stderr: []string{`faults\.json: .*"thunder"`}},
 	}},
@@ -132,6 +148,25 @@ var commandLine = []struct {
 		{args: "export other --dir out -o x.csv", code: 3, stderr: []string{`correct the run's name`}, unmade: "x.csv"},
 		{args: "export more --dir tables -o x.csv", code: 2, stderr: []string{`tables is not the folder of an upwell run`}},
 		{args: "export more -o x.csv", code: 2, stderr: []string{`give --bucket, or --dir`}},
+	}},
+	{"a template is checked before it costs anything", []step{
+		{args: "template --help", stdout: []string{`^Usage: upwell template <command>`, `template check `}},
+		{args: "template check --help", stdout: []string{`^Usage: upwell template check <template> \[<input>\]`, `--first=N`, `--format`}},
+		{args: "template check greet.md", stdout: []string{`^template greet\.md$`, `placeholders  name, Home Town$`, `schema  +law, about \d+ tokens`, `tiers  +flex$`}},
+		{
+			args: "template check greet.md people.csv -n 2",
+			stdout: []string{
+				`^job "row-1" of people\.csv:2, about \d+ tokens:$`, `"instructions": "You are brief\."`, `"input": "Greet Ada of London\."`, `"service_tier": "flex"`, `"additionalProperties": false`,
+				`"input": "Greet Emmy \\"the\\" Noether of Erlangen\."`, `^shared prefix: about \d+ of \d+ tokens are the same`, `^hint: no placeholder for age$`,
+			},
+		},
+		{args: "template check greet.md people.csv --key name --json --first 1", stdout: []string{`"custom_id": "Ada"`, `"before_first_placeholder": 2`, `"no placeholder for age"`}},
+		{args: "template check late.md people.csv", stdout: []string{`^hint: most constant text, \d+ of \d+ tokens, comes after the first placeholder`}},
+		{args: "template check greet.md unnamed.csv", code: 2, stdout: some, stderr: []string{`^upwell: no job can be made of 1 of the first 1 records:$`, `unnamed\.csv:2: greet\.md:7: \{\{\.name\}\}: there is no column name, want one of age, nom$`}},
+		{args: "template check typo.md people.csv", code: 2, stderr: []string{`^upwell: typo\.md:3: effrot: unknown setting, want model, `}},
+		{args: "template check none.md", code: 2, stderr: []string{`^upwell: template none\.md: no such file`}},
+		{args: "template check greet.md none.csv", code: 2, stderr: []string{`none\.csv`}},
+		{args: "template check greet.md people.csv -n 0", code: 2, stderr: []string{`-n 0: want at least 1`}},
 	}},
 }
 

@@ -40,7 +40,7 @@ func TestDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.launch(t, "submit", file).exits(t, 0)
-	s.launch(t, "worker", "--exit-when-empty").exits(t, 1)
+	s.launch(t, "worker", "--exit-when-empty=2s").exits(t, 1)
 	if err := s.dead.Send(t.Context(), []sqsqueue.Outgoing{{Body: []byte(`{"custom_id":"a,foreign"}`)}}); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestDeadLetters(t *testing.T) {
 	rest := s.launch(t, "dead", "redrive", "--where", "run=q3", "--set", "max_output_tokens=8000", "--set", "deadline=none")
 	rest.exits(t, 0)
 	rest.says(t, "standard output", rest.stdout.String(), []string{`^2 of 3 dead letters to redrive$`, `^redriven: 2$`})
-	s.launch(t, "worker", "--exit-when-empty").exits(t, 0)
+	s.launch(t, "worker", "--exit-when-empty=2s").exits(t, 0)
 	if diff := cmp.Diff([]string{"fine-0000", "fine-0001", "fine-0002", "large", "late", "short-0000", "short-0001", "short-0002", "short-0003"}, s.stored(t, "q3")); diff != "" {
 		t.Errorf("results (-want +got):\n%s", diff)
 	}

@@ -23,7 +23,7 @@ func TestTerminate(t *testing.T) {
 	eventually(t, "100 calls in flight", func() bool { return s.counts(t).InFlight == 100 })
 	first.signal(t, syscall.SIGTERM)
 	eventually(t, "the 30 messages that were not sent to be given back", func() bool { return left(t, s.queue).Visible == 30 })
-	second := s.launch(t, "worker", "--start-rate", "200", "--exit-when-empty")
+	second := s.launch(t, "worker", "--start-rate", "200", "--exit-when-empty=2s")
 	first.exits(t, 0)
 	if n := len(s.stored(t, "deploy")); n < 100 {
 		t.Errorf("%d results when the first worker has ended, want the 100 it had in flight", n)
@@ -42,7 +42,7 @@ func TestKill(t *testing.T) {
 	s := newStack(t, "--latency", "300ms")
 	names := ids("job", 2000)
 	s.submit(t, "kill", names)
-	worker := []string{"worker", "--slots", "64", "--start-rate", "60", "--max-rate", "100", "--exit-when-empty"}
+	worker := []string{"worker", "--slots", "64", "--start-rate", "60", "--max-rate", "100", "--exit-when-empty=2s"}
 	victim, survivor := s.launch(t, worker...), s.launch(t, worker...)
 	eventually(t, "a third of the work to be done", func() bool { return s.counts(t).Billed > 700 })
 	victim.signal(t, syscall.SIGSTOP) // so that nothing moves while it is counted
@@ -65,7 +65,7 @@ func TestKeyRevoked(t *testing.T) {
 	s := newStack(t, "--latency", "200ms", "--accept-key", "local")
 	names := ids("job", 400)
 	s.submit(t, "revoked", names)
-	w := s.launch(t, "worker", "--slots", "32", "--start-rate", "50", "--max-rate", "50", "--exit-when-empty", "--max-attempts", "1")
+	w := s.launch(t, "worker", "--slots", "32", "--start-rate", "50", "--max-rate", "50", "--exit-when-empty=2s", "--max-attempts", "1")
 	eventually(t, "work to be under way", func() bool { return s.counts(t).Billed >= 100 })
 	s.control(t, "POST", "keys", strings.NewReader(`["another"]`))
 	eventually(t, "intake to be paused", func() bool { return strings.Contains(w.stderr.String(), "intake paused") })
@@ -237,7 +237,7 @@ var badInput = []struct {
 	{"no body", `{"custom_id":"a","url":"/v1/responses"}`, []string{"bad.jsonl:1:", "body"}},
 	{"empty body", `{"custom_id":"a","url":"/v1/responses","body":{}}`, []string{"bad.jsonl:1:", "body.model"}},
 	{"stream", string(job("a", `,"stream":true`)), []string{"bad.jsonl:1:", "body.stream"}},
-	{"body over the limit", string(job("a", `,"x":"`+strings.Repeat("y", 1<<20)+`"`)), []string{"bad.jsonl:1:", "bytes", "at most"}},
+	{"body over the limit", string(job("a", `,"x":"`+strings.Repeat("y", 32<<20)+`"`)), []string{"bad.jsonl:1:", "bytes", "at most"}},
 	{"nothing", "\n\n", []string{"no jobs"}},
 }
 
@@ -359,7 +359,7 @@ func TestExitCodes(t *testing.T) {
 		{"one failed", 1, nil, []string{"run", failing, "-o", filepath.Join(dir, "b")}},
 		{"one failed before", 1, nil, []string{"run", failing, "-o", filepath.Join(dir, "b")}},
 		{"submit", 0, nil, []string{"submit", failing}},
-		{"worker that buries", 1, nil, []string{"worker", "--exit-when-empty"}},
+		{"worker that buries", 1, nil, []string{"worker", "--exit-when-empty=2s"}},
 		{"submit again", 0, nil, []string{"submit", failing}},
 		{"status of a run with failures", 1, nil, []string{"status", "failing"}},
 		{"another file under that name", 2, nil, []string{"submit", good, "--run", "failing"}},
@@ -407,7 +407,7 @@ func TestStatus(t *testing.T) {
 	if got, want := look(), (report{Submitted: 40, Left: 40, Queue: struct{ Visible int }{40}}); got != want {
 		t.Errorf("status before = %+v, want %+v", got, want)
 	}
-	s.launch(t, "worker", "--exit-when-empty", "--start-rate", "100").exits(t, 0)
+	s.launch(t, "worker", "--exit-when-empty=2s", "--start-rate", "100").exits(t, 0)
 	got := look()
 	if got.Answered != 40 || got.Left != 0 || got.Queue.Visible != 0 || got.Cost.USD <= 0 {
 		t.Errorf("status after = %+v, want 40 answered at some cost and nothing left", got)

@@ -235,7 +235,7 @@ func TestVerifyQueue(t *testing.T) {
 	if a, text := verify(1, "UPWELL_QUEUE="); a.Missing.Count != 25 || a.Queue != nil || a.Balanced || !strings.Contains(text, "next: give --queue") {
 		t.Errorf("without a queue: %+v and %s, want 25 missing, and the advice to give one", a, text)
 	}
-	s.launch(t, "worker", "--exit-when-empty", "--start-rate", "100").exits(t, 0)
+	s.launch(t, "worker", "--exit-when-empty=2s", "--start-rate", "100").exits(t, 0)
 	if a, text := verify(0); a.Answered != 25 || *a.Queue != 0 || !a.Balanced || !strings.HasSuffix(text, "\nthe account balances\n") {
 		t.Errorf("after: %+v and %s, want 25 answered", a, text)
 	}
@@ -245,8 +245,10 @@ func TestVerifyQueue(t *testing.T) {
 	if a, text := verify(1); a.Missing.Count != 1 || a.StillQueued.Count != 0 || !strings.Contains(text, "the queue has 0 messages") {
 		t.Errorf("with a result gone: %+v and %s, want 1 missing", a, text)
 	}
-	s.submit(t, "nightly", names)
-	s.launch(t, "worker", "--exit-when-empty", "--start-rate", "100").exits(t, 0)
+	file := filepath.Join(t.TempDir(), "nightly.jsonl")
+	writeJobs(t, file, names)
+	s.launch(t, "submit", file, "--again").exits(t, 0)
+	s.launch(t, "worker", "--exit-when-empty=2s", "--start-rate", "100").exits(t, 0)
 	verify(0)
 	s.balance(t, "nightly", names, 1)
 }
@@ -293,13 +295,14 @@ func (tr *trap) watch(h http.Handler) http.Handler {
 }
 
 // TestSubmitKilled kills upwell submit at each of its writes: the index, the
-// manifest, and three batches of jobs. Submitting again makes the run whole.
+// manifest, the checkpoint, three batches of jobs, and the checkpoint again. Submitting
+// again makes the run whole.
 func TestSubmitKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "nightly.jsonl")
 	writeJobs(t, file, ids("job", 25))
-	for at := int64(1); at <= 5; at++ {
+	for at := int64(1); at <= 7; at++ {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("write %d, after %v", at, after), func(t *testing.T) {
 				t.Parallel()
@@ -351,6 +354,22 @@ func submitKilled(t *testing.T, file string, tr *trap) { //nolint:thelper // a t
 	v = launch(t, env, "verify", "nightly")
 	v.exits(t, 0)
 	v.says(t, "standard output", v.stdout.String(), []string{`still queued +25$`})
+
+	jobs, marked := make(map[string]int), 0
+	for _, m := range queues.Messages(queueName) {
+		jobs[m.Body]++
+		if _, again := m.Attributes["upwell.again"]; again {
+			marked++
+		}
+	}
+	for body, n := range jobs {
+		if n > 2 {
+			t.Errorf("%d messages of a job, want at most two: %s", n, body)
+		}
+	}
+	if n := len(queues.Messages(queueName)); len(jobs) != 25 || n > 25+marked || tr.at <= 3 && !tr.after && marked > 0 || tr.at == 7 && tr.after && n > 25 {
+		t.Errorf("%d messages for %d jobs, %d of them marked, want 25 jobs and none twice that was not in doubt", n, len(jobs), marked)
+	}
 }
 
 // supply makes a queue and a bucket.

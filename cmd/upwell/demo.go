@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"upwell/cmd/internal/demo"
+	"upwell/cmd/internal/estimate"
 	"upwell/cmd/internal/input"
 	"upwell/cmd/internal/progress"
 	"upwell/infra/local"
@@ -42,7 +43,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 	if err := clearDemo(c.Dir); err != nil {
 		return fail(exitUsage, err)
 	}
-	file, err := writeDemo(c.Dir)
+	file, err := writeDemo(ctx, c.Dir)
 	if err != nil {
 		return fail(exitUsage, err)
 	}
@@ -59,7 +60,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		cfg := s.pace.config(&endpointFlags{Tier: []string{"flex"}, AttemptTimeout: time.Minute}, []string{local.Region}, e)
 		return client, cfg, err
 	}
-	if s.sum, err = checked(ctx, file, demoRun, &s.schemas); err != nil {
+	if s.sum, err = checked(ctx, e, file, demoRun, &s.schemas, estimate.NewTally()); err != nil {
 		return err
 	}
 	fmt.Fprintf(e.stdout, "%d questions about %d contracts, to a simulated endpoint that does not say what it can take\n",
@@ -123,7 +124,7 @@ func clearDemo(dir string) error {
 }
 
 // writeDemo writes the demo's jobs where a user's would be.
-func writeDemo(dir string) (*input.File, error) {
+func writeDemo(ctx context.Context, dir string) (*input.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -141,5 +142,5 @@ func writeDemo(dir string) (*input.File, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	return input.Open(path, nil)
+	return input.Open(ctx, path, input.Options{})
 }

@@ -10,6 +10,8 @@
 //	upwell dead     list, show and redrive dead letters
 //	upwell verify   say whether a run's account balances
 //	upwell export   write a run's results as JSON lines, CSV or Parquet
+//	upwell template check what a template makes of an input
+//	upwell doctor   check what a worker needs, and say what to fix
 //	upwell local    serve SQS, S3 and a simulated endpoint on loopback
 //
 // Settings are flags, then UPWELL_ variables, then a file given with --config.
@@ -50,15 +52,17 @@ type cli struct {
 	LogFormat  string           `enum:"auto,text,json" default:"auto" env:"UPWELL_LOG_FORMAT" help:"Log as text or json; auto is text on a terminal and json elsewhere."`
 	Version    kong.VersionFlag `help:"Print the version."`
 
-	Demo   demoCmd   `cmd:"" help:"See the whole of it on this machine: embedded SQS and S3, a simulated endpoint, a contract review."`
-	Run    runCmd    `cmd:"" help:"Run an OpenAI batch file from this machine; stop it and start it again, and it goes on where it was."`
-	Worker workerCmd `cmd:"" help:"Work on a queue: SQS to the endpoint to S3, until told to stop."`
-	Submit submitCmd `cmd:"" help:"Queue an OpenAI batch file as a run."`
-	Status statusCmd `cmd:"" help:"Say how far a run is: answered, failed, queued, rate, tokens, cost."`
-	Verify verifyCmd `cmd:"" help:"Say whether a run's account balances: submitted, answered, failed, queued; and what is missing or double."`
-	Export exportCmd `cmd:"" help:"Write a run's results as JSON lines, CSV or Parquet: in input order, each job once."`
-	Dead   deadCmd   `cmd:"" help:"Look at dead letters, and send them back."`
-	Local  localCmd  `cmd:"" help:"Serve SQS, S3 and a simulated endpoint on loopback, for any AWS client."`
+	Demo     demoCmd     `cmd:"" help:"See the whole of it on this machine: embedded SQS and S3, a simulated endpoint, a contract review."`
+	Run      runCmd      `cmd:"" help:"Run an OpenAI batch file from this machine; stop it and start it again, and it goes on where it was."`
+	Worker   workerCmd   `cmd:"" help:"Work on a queue: SQS to the endpoint to S3, until told to stop."`
+	Submit   submitCmd   `cmd:"" help:"Queue an OpenAI batch file as a run."`
+	Status   statusCmd   `cmd:"" help:"Say how far a run is: answered, failed, queued, rate, tokens, cost."`
+	Verify   verifyCmd   `cmd:"" help:"Say whether a run's account balances: submitted, answered, failed, queued; and what is missing or double."`
+	Export   exportCmd   `cmd:"" help:"Write a run's results as JSON lines, CSV or Parquet: in input order, each job once."`
+	Dead     deadCmd     `cmd:"" help:"Look at dead letters, and send them back."`
+	Template templateCmd `cmd:"" help:"Check a template: what it makes of an input, and what is wrong with it."`
+	Doctor   doctorCmd   `cmd:"" help:"Check credentials, endpoint, model, queue, bucket and permissions, and say what to fix."`
+	Local    localCmd    `cmd:"" help:"Serve SQS, S3 and a simulated endpoint on loopback, for any AWS client."`
 }
 
 // env is what a verb may touch of the world outside.
@@ -111,7 +115,7 @@ func run(ctx context.Context, args []string, e env) int {
 	exited := -1
 	parser, err := kong.New(&c, kong.Name("upwell"), kong.Writers(e.stdout, e.stderr),
 		kong.Description(description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity}, kong.Exit(func(code int) { exited = code }),
+		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity, "input_help": inputHelp}, kong.Exit(func(code int) { exited = code }),
 		kong.Resolvers())
 	if err != nil {
 		panic(err) // the struct above is wrong

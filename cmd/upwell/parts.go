@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/budget"
+	"upwell/cmd/internal/estimate"
 	"upwell/infra/local"
 	"upwell/jobs/sqsqueue"
 	"upwell/sink/s3sink"
@@ -71,6 +73,16 @@ func (f *endpointFlags) keyFrom(getenv func(string) string) (apiKey, bearer stri
 // endpoint returns the client that the flags describe. load is called only if
 // AWS credentials or a Region are needed.
 func (f *endpointFlags) endpoint(ctx context.Context, e env, inFlight int, load func() (aws.Config, error)) (*mantle.Client, error) {
+	cfg, err := f.mantle(e, inFlight, load)
+	if err != nil {
+		return nil, err
+	}
+	c, err := mantle.New(ctx, cfg)
+	return c, fail(exitConfig, err)
+}
+
+// mantle returns the client's settings.
+func (f *endpointFlags) mantle(e env, inFlight int, load func() (aws.Config, error)) (mantle.Config, error) {
 	cfg := mantle.Config{
 		Regions: f.Region, BaseURL: f.BaseURL, MaxOutputTokens: f.MaxOutputTokens,
 		MaxInFlight: inFlight, HTTP1: f.HTTP1, Redact: f.Redact, Paths: make(map[string]string),
@@ -78,22 +90,18 @@ func (f *endpointFlags) endpoint(ctx context.Context, e env, inFlight int, load 
 	for _, p := range f.BasePath {
 		model, path, ok := strings.Cut(p, "=")
 		if !ok {
-			return nil, fail(exitUsage, fmt.Errorf("--base-path %q: want MODEL=PATH", p))
+			return cfg, fail(exitUsage, fmt.Errorf("--base-path %q: want MODEL=PATH", p))
 		}
 		cfg.Paths[model] = path
 	}
 	if f.Prices != "" {
 		var err error
 		if cfg.Prices, err = readPrices(f.Prices); err != nil {
-			return nil, fail(exitUsage, err)
+			return cfg, fail(exitUsage, err)
 		}
 	}
 	cfg.APIKey, cfg.BearerToken = f.keyFrom(e.getenv)
-	if err := f.credentials(&cfg, load); err != nil {
-		return nil, err
-	}
-	c, err := mantle.New(ctx, cfg)
-	return c, fail(exitConfig, err)
+	return cfg, f.credentials(&cfg, load)
 }
 
 // credentials fills in who calls, and where if nobody has said.
@@ -161,13 +169,15 @@ const (
 	fleetBoard  = "fleet"
 )
 
-// alongside runs what accompanies a worker: keeping its levels, and its part in a
-// fleet if there is one. It returns when the worker may start, and a function that
-// ends both.
-func alongside(ctx context.Context, e env, results *s3sink.Sink, limits *throttle.Set, inFleet bool) (end func()) {
+// alongside runs what accompanies a worker: keeping its levels and what it learns from
+// answers, its part in budgets, and in a fleet if there is one. It returns when the worker may
+// start, and a function that ends all of it.
+func alongside(ctx context.Context, e env, results *s3sink.Sink, limits *throttle.Set, learned *estimate.Experience, money *budget.Purse, inFleet bool) (end func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a drain is still work
 	var running sync.WaitGroup
 	running.Go(func() { fleet.Keep(ctx, results.Board(levelsBoard), limits, e.log) })
+	running.Go(func() { learned.Keep(ctx, results.Board(experienceBoard), e.log) })
+	running.Go(func() { money.Run(ctx) })
 	if inFleet {
 		m := fleet.New(rand.Text(), results.Board(fleetBoard), limits, e.log)
 		m.Exchange(ctx, time.Now()) // or it would begin as if it were alone
@@ -199,14 +209,20 @@ type queueFlags struct {
 
 // sink returns the sink, after checking that it can be reached.
 func (f *storageFlags) sink(ctx context.Context, conf aws.Config) (*s3sink.Sink, error) {
-	bucket, prefix := f.Bucket, f.Prefix
+	bucket, prefix := f.place()
+	s := s3sink.New(s3sink.NewClient(conf), bucket, prefix)
+	return s, fail(exitConfig, s.Check(ctx))
+}
+
+// place returns the bucket and the prefix, which may be given together.
+func (f *storageFlags) place() (bucket, prefix string) {
+	bucket, prefix = f.Bucket, f.Prefix
 	if rest, ok := strings.CutPrefix(bucket, "s3://"); ok {
 		var path string
 		bucket, path, _ = strings.Cut(rest, "/")
 		prefix = strings.Trim(path+"/"+prefix, "/")
 	}
-	s := s3sink.New(s3sink.NewClient(conf), bucket, prefix)
-	return s, fail(exitConfig, s.Check(ctx))
+	return bucket, prefix
 }
 
 // open finds the queue. poll is how long a receive waits; 0 means as long as SQS
@@ -241,7 +257,9 @@ func furnish(ctx context.Context, stack *local.Stack, connections int) (*sqs.Cli
 	conf := localAWS(connections)
 	queues := sqsqueue.NewClient(conf, func(o *sqs.Options) { o.BaseEndpoint = &stack.SQSURL })
 	objects := s3sink.NewClient(conf, func(o *s3.Options) { o.BaseEndpoint = &stack.S3URL })
-	dead, err := queues.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(localDead)})
+	dead, err := queues.CreateQueue(ctx, &sqs.CreateQueueInput{
+		QueueName: aws.String(localDead), Attributes: map[string]string{"MessageRetentionPeriod": "1209600"}, // longer than the queue's
+	})
 	if err != nil {
 		return nil, nil, err
 	}

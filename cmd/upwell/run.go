@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,7 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/estimate"
 	"upwell/cmd/internal/input"
+	"upwell/cmd/internal/opener"
 	"upwell/cmd/internal/progress"
 	"upwell/infra/local"
 	"upwell/jobs"
@@ -29,11 +30,14 @@ import (
 
 // runCmd runs a file on this machine.
 type runCmd struct {
-	Input string `arg:"" placeholder:"INPUT" help:"OpenAI batch file (JSONL), or - for standard input."`
+	Input string `arg:"" placeholder:"INPUT" help:"${input_help}"`
 	Dir   string `name:"output" short:"o" required:"" type:"path" placeholder:"DIR" help:"Folder for the results. Give the same one again to go on where a run was."`
+	inputFlags
 	schemaFlags
 	endpointFlags
 	paceFlags
+	budgetFlags
+	estimateFlags
 
 	RunName     string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Name of the run. Default: the file's name."`
 	RetryFailed bool          `help:"Try jobs again that failed in an earlier run over the same folder."`
@@ -44,9 +48,9 @@ type runCmd struct {
 
 // Run runs the file.
 func (c *runCmd) Run(ctx context.Context, e env) error {
-	file, err := input.Open(c.Input, e.stdin)
+	file, template, err := c.openInput(ctx, e, c.Input)
 	if err != nil {
-		return fail(exitUsage, err)
+		return err
 	}
 	defer file.Close()
 	if c.RunName == "" {
@@ -55,12 +59,22 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	if err := jobs.CheckRun(c.RunName); err != nil {
 		return fail(exitUsage, fmt.Errorf("--run: %w", err))
 	}
-	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet}
-	if s.schemas, err = c.read(); err != nil {
+	if err := c.checkBudget(); err != nil {
 		return fail(exitUsage, err)
 	}
-	if s.sum, err = checked(ctx, file, c.RunName, &s.schemas); err != nil {
+	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet, budget: c.budgetFlags}
+	if s.schemas, err = c.read(); err == nil {
+		err = s.schemas.join(template)
+	}
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	tally := estimate.NewTally()
+	if s.sum, err = checked(ctx, e.unless(c.Quiet), file, c.RunName, &s.schemas, tally); err != nil {
 		return err
+	}
+	if c.Estimate {
+		return c.estimate(ctx, e, tally)
 	}
 	if c.Simulate {
 		s.sim = simulation(s.sum)
@@ -86,6 +100,26 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	return s.conclude(end)
 }
 
+// estimate says what the run would take. An earlier run over the same folder has left
+// what it found there.
+func (c *runCmd) estimate(ctx context.Context, e env, tally *estimate.Tally) error {
+	prices, err := pricesFor(c.Prices)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	var results *s3sink.Sink
+	if _, err := os.Stat(filepath.Join(c.Dir, objectsDir, localBucket)); err == nil {
+		folder := readFlags{Dir: c.Dir}
+		r, err := folder.open(ctx, e, readers)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		results = r.Sink
+	}
+	return c.expect(ctx, e, results, c.RunName, tally, prices, c.MaxOutputTokens).print(e.stdout, c.JSON)
+}
+
 // simulation is an endpoint that has every model that the file asks for.
 func simulation(sum input.Summary) *mantlesim.Config {
 	sim := &mantlesim.Config{Latency: mantlesim.Latency{Median: 800 * time.Millisecond, Sigma: 0.5}}
@@ -108,15 +142,18 @@ type session struct {
 	dir, run    string
 	retryFailed bool
 	quiet       bool
+	budget      budgetFlags
 	sim         *mantlesim.Config // nil to call a real endpoint
 	pace        *paceFlags
 	worker      func(*local.Stack) (worker.Endpoint, worker.Config, error)
 
 	meter   *progress.Meter
 	results *s3sink.Sink
+	opener  worker.Opener // of bodies that are in S3
 	stack   *local.Stack
-	window  chan struct{} // a token for each job queued and not settled
-	skipped atomic.Int64  // jobs that an earlier run had settled
+	window  chan struct{}         // a token for each job queued and not settled
+	skipped atomic.Int64          // jobs that an earlier run had settled
+	parked  atomic.Pointer[error] // why there is no money for more calls, or nil
 }
 
 // simulatedKey is what a simulated endpoint is called with.
@@ -159,8 +196,12 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 		return end, err
 	}
 	s.results = s3sink.New(objects, localBucket, "")
-	resumed, err := record(serve, s.results, s.file, s.run, s.sum, &s.schemas)
+	s.opener = opener.New(opener.Config{Client: objects, Bucket: localBucket, Run: s.run, Log: s.log})
+	_, resumed, err := record(serve, s.results, s.file, s.run, s.sum, &s.schemas, 0, false)
 	if err != nil {
+		return end, err
+	}
+	if err := s.budget.setBudget(serve, s.env, s.results, s.run); err != nil {
 		return end, err
 	}
 	return s.work(ctx, queue, resumed)
@@ -176,10 +217,15 @@ func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 	working, done := context.WithCancel(ctx)
 	defer done()
 	s.window = make(chan struct{}, s.windowSize())
-	cfg.Run = s.run
+	cfg.Run, cfg.Opener = s.run, s.opener
 	cfg.Log = slog.New(atLeast{cfg.Log.Handler(), slog.LevelWarn}) // the progress line says the rest
+	learned := estimate.NewExperience()
 	cfg.Observe = func(ev worker.Event) {
+		if ev.Kind == worker.Parked && s.parked.CompareAndSwap(nil, &ev.Err) {
+			done() // what is in flight is waited for
+		}
 		s.meter.Observe(ev)
+		learned.Observe(ev)
 		if ev.Kind == worker.Stored || ev.Kind == worker.Buried {
 			select {
 			case <-s.window:
@@ -188,11 +234,13 @@ func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 		}
 	}
 	limits := s.pace.limits(ctx, s.env, s.results)
+	money := purse(s.results, cfg.Log)
+	cfg.Purse = money
 	w, err := worker.New(queue, endpoint, s.results, limits, cfg)
 	if err != nil {
 		return end, fail(exitUsage, err)
 	}
-	leave := alongside(ctx, s.env, s.results, limits, false)
+	leave := alongside(ctx, s.env, s.results, limits, learned, money, false)
 	defer leave()
 	shown, hide := context.WithCancel(context.WithoutCancel(ctx))
 	var showing, feeding sync.WaitGroup
@@ -260,7 +308,7 @@ func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 			return err
 		}
 		if resumed {
-			skip, err := s.settled(ctx, item.Job.Key)
+			skip, err := settled(ctx, s.results, item.Job.Key, s.retryFailed)
 			if err != nil {
 				return err
 			}
@@ -281,26 +329,17 @@ func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 				return ctx.Err()
 			}
 		}
-		if batch = append(batch, outgoing(item, s.run, false, &s.schemas)); len(batch) == handed {
+		body, err := stowed(ctx, queue, s.results, item.Job.Key, outgoing(item, s.run, &s.schemas))
+		if err != nil {
+			return err
+		}
+		if batch = append(batch, sqsqueue.Outgoing{Body: body}); len(batch) == handed {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 	}
 	return flush()
-}
-
-// settled reports whether an earlier run answered the job, or failed at it.
-func (s *session) settled(ctx context.Context, k jobs.Key) (bool, error) {
-	has, err := s.results.Has(ctx, k)
-	if err != nil || has || s.retryFailed {
-		return has, err
-	}
-	_, err = s.results.Read(ctx, sink.Errors, k)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 func (s *session) show(ctx context.Context) {
@@ -325,7 +364,10 @@ func (s *session) conclude(end ending) error {
 	if failed > 0 {
 		fmt.Fprintf(s.stdout, "  errors   %s\n", filepath.Join(s.dir, errorsName(s.run)))
 	}
-	switch {
+	switch why := s.parked.Load(); {
+	case answered+failed < s.sum.Count && why != nil:
+		fmt.Fprintf(s.stderr, "upwell: run %s: %v; %d jobs are left, and the same command goes on with them\n", s.run, *why, s.sum.Count-answered-failed)
+		return &failure{code: exitFailed}
 	case answered+failed < s.sum.Count:
 		fmt.Fprintf(s.stderr, "upwell: interrupted with %d jobs left: run the same command again to go on\n", s.sum.Count-answered-failed)
 		return &failure{code: exitInterrupted}

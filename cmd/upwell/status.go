@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/budget"
 	"upwell/cmd/internal/progress"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
@@ -64,6 +65,8 @@ type statusReport struct {
 	Usage jobs.Usage     `json:"usage"`
 	Cost  progress.Spend `json:"cost"`
 	Read  int            `json:"results_read"` // usage and cost are scaled up from these
+
+	Budget *budget.Status `json:"budget,omitempty"`
 }
 
 // Run shows the status.
@@ -125,6 +128,9 @@ func (c *statusCmd) look(ctx context.Context, results *s3sink.Sink, queue *sqsqu
 		return r, fail(exitConfig, err)
 	}
 	if err := c.failures(ctx, results, sum); err != nil {
+		return r, fail(exitConfig, err)
+	}
+	if r.Budget, err = budget.Look(ctx, results.Board(budget.BoardName(c.RunName))); err != nil {
 		return r, fail(exitConfig, err)
 	}
 	if r.Submitted == 0 && r.Answered == 0 && r.Failed == 0 {
@@ -291,6 +297,9 @@ func (c *statusCmd) print(e env, r statusReport) error {
 		progress.Row{Name: "tokens", Value: fmt.Sprintf("%s in (%s cached), %s out%s", progress.Tokens(r.Usage.InputTokens),
 			progress.Tokens(r.Usage.CachedTokens), progress.Tokens(r.Usage.OutputTokens), about)},
 		progress.Row{Name: "cost", Value: r.Cost.String()})
+	if r.Budget != nil {
+		rows = append(rows, progress.Row{Name: "budget", Value: r.Budget.String()})
+	}
 	if r.ETASeconds > 0 {
 		rows = append(rows, progress.Row{Name: "ETA", Value: progress.Duration(time.Duration(r.ETASeconds * float64(time.Second)))})
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +8,10 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/estimate"
 	"upwell/cmd/internal/input"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
@@ -24,38 +21,50 @@ import (
 
 // submitCmd queues a file as a run.
 type submitCmd struct {
-	Input string `arg:"" placeholder:"INPUT" help:"OpenAI batch file (JSONL), or - for standard input."`
+	Input string `arg:"" placeholder:"INPUT" help:"${input_help}"`
+	inputFlags
 	schemaFlags
 	queueFlags
 	storageFlags
 	awsFlags
+	budgetFlags
+	estimateFlags
 
-	RunName string `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Name of the run. Default: the file's name."`
-	DryRun  bool   `help:"Check the file, and queue nothing."`
+	Prices      string        `group:"Estimate:" type:"existingfile" placeholder:"FILE" env:"UPWELL_PRICES" help:"JSON file of prices that come before the built-in ones, for the estimate."`
+	RunName     string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Name of the run. Default: the file's name."`
+	Again       bool          `help:"Of a run that was submitted before, queue the jobs that have neither an answer nor failed. Each job is looked up, for one or two requests to S3; jobs that still wait in the queue will be there twice."`
+	RetryFailed bool          `help:"With --again: queue the jobs that failed as well."`
+	HoldBack    time.Duration `default:"15m" env:"UPWELL_HOLD_BACK" help:"After a submit was killed, a few jobs may be queued a second time. How long that second message is held back, so that the first is answered by then: longer than a call takes, and 15m at most. FIFO queues hold nothing back."`
+	DryRun      bool          `help:"Check the input, and queue nothing."`
 }
-
-// senders is how many batches are sent at once: with a 20 ms round trip, 16 of
-// ten messages make 8,000 a second, more than a disk gives out of JSON.
-const senders = 16
 
 // Run submits the file.
 func (c *submitCmd) Run(ctx context.Context, e env) error {
-	file, err := input.Open(c.Input, e.stdin)
+	c.profile = c.Profile
+	file, template, err := c.openInput(ctx, e, c.Input)
 	if err != nil {
-		return fail(exitUsage, err)
+		return err
 	}
 	defer file.Close()
 	if c.RunName == "" {
 		c.RunName = file.Run()
 	}
-	if err := jobs.CheckRun(c.RunName); err != nil {
-		return fail(exitUsage, fmt.Errorf("--run: %w", err))
+	if err := c.check(); err != nil {
+		return fail(exitUsage, err)
 	}
 	schemas, err := c.read()
+	if err == nil {
+		err = schemas.join(template)
+	}
 	if err != nil {
 		return fail(exitUsage, err)
 	}
-	sum, err := checked(ctx, file, c.RunName, &schemas)
+	prices, err := pricesFor(c.Prices)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	tally := estimate.NewTally()
+	sum, err := checked(ctx, e, file, c.RunName, &schemas, tally)
 	if err != nil {
 		return err
 	}
@@ -63,61 +72,126 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 		fmt.Fprintf(e.stdout, "%s: %d jobs, all good; nothing was queued\n", file.Name, sum.Count)
 		return nil
 	}
-	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: senders})
+	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: senders * handed})
 	if err != nil {
 		return fail(exitConfig, err)
-	}
-	queue, err := c.open(ctx, conf, e, 0)
-	if err != nil {
-		return err
 	}
 	results, err := c.sink(ctx, conf)
 	if err != nil {
 		return err
 	}
-	again, err := record(ctx, results, file, c.RunName, sum, &schemas)
+	outlook := c.expect(ctx, e, results, c.RunName, tally, prices, 0)
+	if c.Estimate {
+		return outlook.print(e.stdout, c.JSON)
+	}
+	queue, err := c.open(ctx, conf, e, 0)
 	if err != nil {
 		return err
 	}
-	if err := c.send(ctx, e, queue, file, sum.Count, again, &schemas); err != nil {
+	m, existed, err := record(ctx, results, file, c.RunName, sum, &schemas, outlook.usd(tally.Tier), true)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "run %s: %d jobs queued\nnext: upwell status %s --watch\n", c.RunName, sum.Count, c.RunName)
+	if err := c.setBudget(ctx, e, results, c.RunName); err != nil { // before there are jobs to pay for
+		return err
+	}
+	s := submission{
+		env: e, file: file, name: c.RunName, schemas: &schemas, queue: queue, results: results,
+		holdBack: c.HoldBack, retryFailed: c.RetryFailed,
+	}
+	if err := c.resume(ctx, &s, m, existed); err != nil {
+		return err
+	}
+	return s.run(ctx, existed)
+}
+
+// check reports flags that make no sense.
+func (c *submitCmd) check() error {
+	if err := jobs.CheckRun(c.RunName); err != nil {
+		return fmt.Errorf("--run: %w", err)
+	}
+	if err := c.checkBudget(); err != nil {
+		return err
+	}
+	switch {
+	case c.RetryFailed && !c.Again:
+		return errors.New("--retry-failed goes with --again: upwell dead redrive sends failed jobs back as well")
+	case c.HoldBack < 0 || c.HoldBack > maxHoldBack:
+		return fmt.Errorf("--hold-back %s: want 0 to %s, which is the longest that SQS takes", c.HoldBack, maxHoldBack)
+	}
 	return nil
 }
 
-// checked reads the whole file before anything is done with it.
-func checked(ctx context.Context, file *input.File, run string, s *schemas) (input.Summary, error) {
+// maxHoldBack is the longest delay of a message.
+const maxHoldBack = 15 * time.Minute
+
+// resume finds out where the submitting of a run goes on. existed says that the
+// manifest was there: of a run that an older upwell submitted, which kept no
+// checkpoint, all jobs may be queued.
+func (c *submitCmd) resume(ctx context.Context, s *submission, m sink.Manifest, existed bool) error {
+	at, version, err := s.results.Checkpoint(ctx, m.Run)
+	switch {
+	case err == nil && at.InputSHA256 == m.InputSHA256 && at.Count == m.Count:
+		if at = at.Resumed(); at.Complete.IsZero() { // who sent what is in doubt may have sent it just now
+			s.since = time.Now()
+		}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fail(exitConfig, err)
+	default: // there is none, or one of another input, whose manifest is gone
+		at = sink.Checkpoint{Run: m.Run, InputSHA256: m.InputSHA256, Count: m.Count}
+		if existed && (err == nil || !m.Checkpoint) {
+			at.Queued, at.Begun, at.Doubts = m.Count, m.Count, []sink.Doubt{{From: 0, To: m.Count}}
+		}
+	}
+	if c.Again {
+		if at.Doubts, at.Complete = nil, (time.Time{}); at.Queued > 0 {
+			at.Doubts = []sink.Doubt{{From: 0, To: at.Queued}}
+		}
+	}
+	s.checkpoint, s.version = at, version
+	return nil
+}
+
+// checked reads the whole file before anything is done with it, and adds its jobs to
+// the tally.
+func checked(ctx context.Context, e env, file *input.File, run string, s *schemas, tally *estimate.Tally) (input.Summary, error) {
 	fits := func(job jobs.Job, line []byte) error {
+		tally.Add(job)
 		if err := s.check(job); err != nil {
 			return err
 		}
 		text, err := dressed(job, line, run, s)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case len(text) > maxJob:
+			return fmt.Errorf("%d bytes: a job takes at most %d, with the run's name in it", len(text), maxJob)
+		case len(text) > sqsqueue.MaxMessage/2: // it may be stored, and what is sent refers to it
+			return nil
 		}
 		return sqsqueue.Fits(text)
 	}
-	sum, err := input.Check(ctx, file, run, fits)
+	sum, err := inspect(ctx, e, file, run, fits)
 	if ctx.Err() != nil {
 		return sum, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
 	}
 	return sum, fail(exitUsage, err)
 }
 
-// record stores what is submitted, and reports whether it has been
-// before: then every job may be queued, or answered, already.
+// record stores what is submitted, and returns what is stored then, and whether it was
+// before. usd is what it is expected to cost, or zero, and checkpointed says that a
+// checkpoint is kept.
 //
 // The index of ids comes before the manifest, and the manifest before any job. So
 // where there is a manifest there is a whole index, and whatever a kill left
 // undone is done when the same input is submitted again.
-func record(ctx context.Context, results *s3sink.Sink, file *input.File, run string, sum input.Summary, s *schemas) (again bool, err error) {
+func record(ctx context.Context, results *s3sink.Sink, file *input.File, run string, sum input.Summary, s *schemas, usd float64, checkpointed bool) (stored sink.Manifest, existed bool, err error) {
 	m := sink.Manifest{
 		Run: run, Created: time.Now().UTC(), Count: sum.Count, Input: filepath.Base(file.Name), InputSHA256: sum.SHA256,
 		IDParts: sink.IDParts(sum.Count), Models: slices.Sorted(maps.Keys(sum.Models)),
-		Schemas: s.byName,
+		Template: file.Template, Schemas: s.byName, Checkpoint: checkpointed, EstimateUSD: usd,
 	}
-	stored, err := results.Manifest(ctx, run)
+	stored, err = results.Manifest(ctx, run)
 	if err == nil && !stored.Same(m) {
 		err = s3sink.ErrOtherRun
 	}
@@ -128,12 +202,12 @@ func record(ctx context.Context, results *s3sink.Sink, file *input.File, run str
 	}
 	switch {
 	case errors.Is(err, s3sink.ErrOtherRun):
-		return false, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s, and the input or the schemas differ: choose another name with --run",
+		return stored, true, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s, and the input or the schemas differ: choose another name with --run",
 			run, stored.Count, stored.Input, stored.Created.Format(time.DateTime)))
 	case ctx.Err() != nil:
-		return false, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
+		return stored, false, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
 	}
-	return !stored.Created.Equal(m.Created), fail(exitConfig, err)
+	return stored, !stored.Created.Equal(m.Created), fail(exitConfig, err)
 }
 
 // index stores the ids of the run, in the order of the file. It holds one part of
@@ -157,69 +231,4 @@ func index(ctx context.Context, results *s3sink.Sink, file *input.File, m sink.M
 		return fmt.Errorf("%s: changed since it was checked: it had %d jobs", file.Name, m.Count)
 	}
 	return nil
-}
-
-// send queues the jobs, several batches at a time.
-func (c *submitCmd) send(ctx context.Context, e env, queue *sqsqueue.Queue, file *input.File, total int, again bool, s *schemas) error {
-	if again {
-		fmt.Fprintf(e.stderr, "run %s was submitted before: jobs that have an answer will not be paid for again\n", c.RunName)
-	}
-	g, sending := errgroup.WithContext(ctx)
-	g.SetLimit(senders)
-	var batch []sqsqueue.Outgoing
-	var queued atomic.Int64
-	stop := showing(e, func() string { return fmt.Sprintf("%d/%d queued", queued.Load(), total) })
-	defer stop()
-	flush := func() {
-		full := batch
-		batch = nil
-		g.Go(func() error { return queue.Send(sending, full) })
-	}
-	for item, err := range file.Jobs(c.RunName) {
-		if err != nil || sending.Err() != nil {
-			_ = g.Wait()
-			return c.stopped(ctx, queued.Load(), total, err)
-		}
-		batch = append(batch, outgoing(item, c.RunName, again, s))
-		if len(batch) == handed {
-			flush()
-		}
-		queued.Add(1)
-	}
-	flush()
-	if err := g.Wait(); err != nil {
-		return c.stopped(ctx, queued.Load(), total, err)
-	}
-	return nil
-}
-
-// handed is how many messages are handed over at a time: what one request takes.
-const handed = 10
-
-func (c *submitCmd) stopped(ctx context.Context, queued int64, total int, err error) error {
-	code := exitConfig
-	if ctx.Err() != nil {
-		code, err = exitInterrupted, errors.New("interrupted")
-	}
-	return fail(code, fmt.Errorf("%w after some %d of %d jobs were queued: run the same command again to queue the rest; what has an answer is not paid for twice",
-		err, queued, total))
-}
-
-// outgoing is a job on its way to the queue.
-func outgoing(item input.Item, run string, again bool, s *schemas) sqsqueue.Outgoing {
-	text, err := dressed(item.Job, item.Text, run, s)
-	if err != nil { // it was checked
-		text = item.Text
-	}
-	return sqsqueue.Outgoing{Body: bytes.Clone(text), Again: again}
-}
-
-// dressed returns the text of a job with its run's name on it, and the run's schema
-// if it has none.
-func dressed(job jobs.Job, text []byte, run string, s *schemas) ([]byte, error) {
-	text, err := s.give(job, text)
-	if err != nil {
-		return nil, err
-	}
-	return jobs.InRun(text, run)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -27,6 +28,32 @@ func showing(e env, text func() string) (stop func()) {
 				return
 			case <-t.C:
 				fmt.Fprintf(e.stderr, "\r%-*s", statusWidth, text())
+			}
+		}
+	})
+	return func() { close(done); ticking.Wait() }
+}
+
+// logEvery is how often reporting writes to a log.
+const logEvery = 10 * time.Second
+
+// reporting shows a line on a terminal, as showing does, and elsewhere logs it now and
+// then, until it is told to stop.
+func reporting(ctx context.Context, e env, what string, text func() string) (stop func()) {
+	if e.terminal {
+		return showing(e, text)
+	}
+	done := make(chan struct{})
+	var ticking sync.WaitGroup
+	ticking.Go(func() {
+		t := time.NewTicker(logEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				e.log.InfoContext(ctx, what, "progress", text()) //nolint:sloglint // the caller's is constant
 			}
 		}
 	})

@@ -23,9 +23,10 @@ type verifyCmd struct {
 	RunName string `arg:"" name:"run" placeholder:"RUN" help:"Name of the run."`
 	readFlags
 
-	Input string `type:"existingfile" placeholder:"FILE" help:"OpenAI batch file that was submitted, for a run without an index of its ids: one that upwell submit and upwell run did not start."`
-	Read  bool   `help:"Read every line as well, and verify that it is JSON, of that job and run, with an answer or an error."`
-	JSON  bool   `name:"json" help:"Print JSON."`
+	Input string `placeholder:"INPUT" help:"What was submitted, with the same --template and --key if any, for a run without an index of its ids: one that upwell submit and upwell run did not start."`
+	inputFlags
+	Read bool `help:"Read every line as well, and verify that it is JSON, of that job and run, with an answer or an error."`
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Help says what is compared.
@@ -59,12 +60,13 @@ func (c *verifyCmd) Run(ctx context.Context, e env) error {
 		}
 	}
 	if c.Input != "" {
-		file, err := input.Open(c.Input, e.stdin)
+		c.profile = c.Profile
+		file, _, err := c.openInput(ctx, e, c.Input)
 		if err != nil {
-			return fail(exitUsage, err)
+			return err
 		}
 		defer file.Close()
-		if opts.IDs, err = c.submitted(ctx, file, from); err != nil {
+		if opts.IDs, err = c.submitted(ctx, e, file, from); err != nil {
 			return err
 		}
 	}
@@ -85,8 +87,8 @@ func (c *verifyCmd) Run(ctx context.Context, e env) error {
 
 // submitted returns the ids of the input file, after comparing it with what was
 // submitted under that name, if anything was.
-func (c *verifyCmd) submitted(ctx context.Context, file *input.File, from reading) (iter.Seq2[string, error], error) {
-	sum, err := input.Check(ctx, file, c.RunName, func(jobs.Job, []byte) error { return nil }) // only its ids matter
+func (c *verifyCmd) submitted(ctx context.Context, e env, file *input.File, from reading) (iter.Seq2[string, error], error) {
+	sum, err := inspect(ctx, e, file, c.RunName, func(jobs.Job, []byte) error { return nil }) // only its ids matter
 	if ctx.Err() != nil {
 		return nil, fail(exitInterrupted, errors.New("interrupted"))
 	}
@@ -197,7 +199,7 @@ type finding struct {
 
 // findings lists what is wrong. The advice for the folder of an upwell run is another.
 func findings(r *account.Report, folder bool) []finding {
-	resume := "submit the same input again; what has an answer is not paid for twice"
+	resume := "submit the same input again with --again; what has an answer is not paid for twice"
 	switch {
 	case folder:
 		resume = "run the same command again; what has an answer is not paid for twice"

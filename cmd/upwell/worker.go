@@ -10,7 +10,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"upwell/cmd/internal/awsconf"
+	"upwell/cmd/internal/estimate"
 	"upwell/cmd/internal/progress"
+	"upwell/sink"
+	"upwell/sink/account"
+	"upwell/sink/s3sink"
 	"upwell/worker"
 )
 
@@ -21,78 +25,141 @@ type workerCmd struct {
 	awsFlags
 	endpointFlags
 	paceFlags
+	openerFlags
+	budgetFlags
 
 	Fleet         bool          `group:"Pace:" env:"UPWELL_FLEET" help:"Share the account's capacity with the other workers on this bucket that have this flag, through an object in it: equal parts, and no more refusals than one worker has."`
-	DefaultRun    string        `default:"default" env:"UPWELL_DEFAULT_RUN" help:"Run of jobs that name none."`
+	RunName       string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Run of jobs that name none, and the one whose account --exit-when-empty ends with. Default: default."`
 	Drain         time.Duration `default:"85s" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after SIGTERM. Give the platform's grace period 35s more."`
 	LookUp        bool          `env:"UPWELL_LOOK_UP" help:"Look every job up in S3 before paying for it, not only those delivered before."`
-	ExitWhenEmpty bool          `env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue holds nothing, for scheduled tasks."`
+	ExitWhenEmpty time.Duration `placeholder:"60s" env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue has held nothing for so long, for scheduled tasks: 0 when the account of --run balances and no job failed, else 1."`
 	PrintConfig   bool          `help:"Print the settings in force, and exit."`
 }
 
 // Run works until ctx is done.
 func (c *workerCmd) Run(ctx context.Context, e env) error {
+	if err := c.checkBudget(); err != nil {
+		return fail(exitUsage, err)
+	}
+	if c.Budget != "" && c.RunName == "" {
+		return fail(exitUsage, errors.New("--budget is that of a run: give --run as well"))
+	}
 	if c.PrintConfig {
 		return c.print(e)
 	}
 	tuneMemory(c.MaxMemory, e.getenv)
-	w, meter, end, err := c.assemble(ctx, e)
+	crew, err := c.assemble(ctx, e)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer crew.leave()
 	e.log.InfoContext(ctx, "worker started", "version", version(), "queue", c.Queue, "bucket", c.Bucket, "slots", c.Slots)
 	context.AfterFunc(ctx, func() {
-		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", meter.Counts().InFlight) //nolint:sloglint // ctx is done
+		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", crew.meter.Counts().InFlight) //nolint:sloglint // ctx is done
 	})
-	err = w.Run(ctx)
-	n := meter.Counts()
+	err = crew.worker.Run(ctx)
+	n := crew.meter.Counts()
 	e.log.Info("worker stopped", "stored", n.Stored, "dead_lettered", n.Buried, "answered_before", n.Duplicate, //nolint:sloglint // ctx is done
 		"released", n.Released, "refused", n.Refused, "repairs", n.Repairs, "extensions", n.Extensions, "cost_usd", n.Cost.USD, "unpriced_calls", n.Cost.Unknown)
+	if errors.Is(err, worker.ErrParked) {
+		return fail(exitFailed, fmt.Errorf("%w; the jobs that are left wait in the queue", err))
+	}
 	if err != nil {
 		return fail(exitConfig, err)
 	}
-	if c.ExitWhenEmpty && n.Buried > 0 {
+	if c.ExitWhenEmpty > 0 && ctx.Err() == nil {
+		return c.conclude(ctx, e, crew.results, n)
+	}
+	return nil
+}
+
+// conclude says how the run ended, for whoever scheduled the worker. Of a run that
+// nothing says the jobs of, this worker knows only what it has done itself.
+func (c *workerCmd) conclude(ctx context.Context, e env, results *s3sink.Sink, n progress.Counts) error {
+	if c.RunName != "" {
+		r, err := account.Check(ctx, results, c.RunName, account.Options{})
+		if !errors.Is(err, sink.ErrNoIndex) {
+			return c.judge(e, &r, err)
+		}
+	}
+	if n.Buried > 0 {
 		return fail(exitFailed, fmt.Errorf("%d jobs were dead-lettered: upwell dead list says why", n.Buried))
 	}
 	return nil
 }
 
+// judge words the account of the run.
+func (c *workerCmd) judge(e env, r *account.Report, err error) error {
+	if err != nil {
+		return fail(exitConfig, err)
+	}
+	said := fmt.Sprintf("run %s: %d of %d jobs answered, %d failed", c.RunName, r.Answered, r.Submitted, r.Failed)
+	switch {
+	case !r.Balanced():
+		return fail(exitFailed, fmt.Errorf("%s; the queue is empty, and the account does not balance: upwell verify %s says what is missing or double", said, c.RunName))
+	case r.Failed > 0:
+		return fail(exitFailed, fmt.Errorf("%s: upwell dead list says why", said))
+	}
+	_, err = fmt.Fprintln(e.stdout, said)
+	return err
+}
+
 // lastPoll is how long a receive waits when the worker is to exit once the queue is
-// empty: two of them are what it takes to be sure.
+// empty: two of them are what it takes to be sure. Where there is time, a twelfth of
+// that does.
 const lastPoll = 2 * time.Second
 
-// assemble makes a worker of the flags, and starts what accompanies it until end.
-func (c *workerCmd) assemble(ctx context.Context, e env) (w *worker.Worker, meter *progress.Meter, end func(), err error) {
+// A crew is a worker and what goes with it.
+type crew struct {
+	worker  *worker.Worker
+	results *s3sink.Sink
+	meter   *progress.Meter
+	leave   func() // ends what accompanies the worker
+}
+
+// assemble makes a worker of the flags, and starts what accompanies it.
+func (c *workerCmd) assemble(ctx context.Context, e env) (*crew, error) {
 	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: c.Slots})
 	if err != nil {
-		return nil, nil, nil, fail(exitConfig, err)
+		return nil, fail(exitConfig, err)
 	}
 	endpoint, err := c.endpoint(ctx, e, c.Slots, func() (aws.Config, error) { return conf, nil })
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	var poll time.Duration
-	if c.ExitWhenEmpty {
-		poll = lastPoll
+	if c.ExitWhenEmpty > 0 {
+		poll = max(lastPoll, c.ExitWhenEmpty/12)
 	}
 	queue, err := c.open(ctx, conf, e, poll)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	results, err := c.sink(ctx, conf)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	meter = progress.NewMeter()
+	if err := c.setBudget(ctx, e, results, c.RunName); err != nil {
+		return nil, err
+	}
+	meter := progress.NewMeter()
 	cfg := c.config(&c.endpointFlags, endpoint.Regions(), e)
-	cfg.Run, cfg.Drain, cfg.LookUp, cfg.ExitWhenEmpty = c.DefaultRun, c.Drain, c.LookUp, c.ExitWhenEmpty
-	cfg.Observe = meter.Observe
-	limits := c.limits(ctx, e, results)
-	if w, err = worker.New(queue, endpoint, results, limits, cfg); err != nil {
-		return nil, nil, nil, fail(exitUsage, err)
+	cfg.Run, cfg.Drain, cfg.LookUp = c.RunName, c.Drain, c.LookUp
+	cfg.ExitWhenEmpty, cfg.EmptyFor = c.ExitWhenEmpty > 0, c.ExitWhenEmpty
+	learned := estimate.NewExperience()
+	cfg.Observe = func(ev worker.Event) { meter.Observe(ev); learned.Observe(ev) }
+	bucket, prefix := c.place()
+	if cfg.Opener, err = c.opener(e, s3sink.NewClient(conf), bucket, prefix, c.RunName); err != nil {
+		return nil, err
 	}
-	return w, meter, alongside(ctx, e, results, limits, c.Fleet), nil
+	limits := c.limits(ctx, e, results)
+	money := purse(results, e.log)
+	cfg.Purse = money
+	w, err := worker.New(queue, endpoint, results, limits, cfg)
+	if err != nil {
+		return nil, fail(exitUsage, err)
+	}
+	return &crew{w, results, meter, alongside(ctx, e, results, limits, learned, money, c.Fleet)}, nil
 }
 
 // print writes the settings in force. There is no secret among them: keys come
@@ -103,12 +170,13 @@ func (c *workerCmd) print(e env) error {
 		Queue, DeadQueue, Bucket, Prefix, Profile string
 		Endpoint                                  endpointFlags
 		Pace                                      paceFlags
-		DefaultRun, Drain                         string
-		LookUp, ExitWhenEmpty, Fleet              bool
+		Messages                                  openerFlags
+		Run, Budget, Drain, ExitWhenEmpty         string
+		LookUp, Fleet                             bool
 		APIKeySet, BearerTokenSet                 bool
 	}{
-		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags,
-		c.DefaultRun, c.Drain.String(), c.LookUp, c.ExitWhenEmpty, c.Fleet, apiKey != "", bearer != "",
+		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags,
+		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.LookUp, c.Fleet, apiKey != "", bearer != "",
 	}, "", "  ")
 	_, werr := fmt.Fprintln(e.stdout, string(text))
 	return errors.Join(err, werr)

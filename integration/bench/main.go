@@ -223,7 +223,7 @@ func (s scenario) work(ctx context.Context, program string, at urls) (o outcome,
 		return o, err
 	}
 	args := append([]string{
-		"worker", "--queue=jobs", "--bucket=results", "--exit-when-empty", "--log-level=warn", "--region=us-west-2",
+		"worker", "--queue=jobs", "--bucket=results", "--exit-when-empty=2s", "--log-level=warn", "--region=us-west-2",
 		"--base-url=" + at.model + "/openai/v1",
 	}, s.flags...)
 	cmd := exec.CommandContext(ctx, program, args...)
