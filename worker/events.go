@@ -56,10 +56,9 @@ type Event struct {
 	Usage   jobs.Usage
 	CostUSD jobs.USD
 
-	// Bytes and Template are the length of the request that an attempt sent, as the
-	// job has it, and the hash of the template that it was made with: of Attempted.
-	Bytes    int
-	Template string
+	// Job is what an attempt was for: of Attempted. It is not to be changed, and not
+	// to be kept.
+	Job *jobs.Job
 }
 
 func (w *Worker) observe(e Event) {

@@ -401,7 +401,7 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 	}
 	e := Event{
 		Kind: Attempted, Message: t.m.ID, Key: t.job.Key, Lane: ln, Attempt: at, Outcome: outcome, Err: err,
-		Bytes: len(t.job.Body), Template: t.job.TemplateSHA256,
+		Job: &t.job,
 	}
 	if billed != nil {
 		t.paid.add(billed, t.next.turn)

@@ -19,7 +19,7 @@ import (
 
 // estimateFlags ask what a run would take.
 type estimateFlags struct {
-	Estimate bool    `group:"Estimate:" help:"Say what the run would take, tokens, price on each service tier and time, and do nothing. Earlier answers of the same template make it exact."`
+	Estimate bool    `group:"Estimate:" help:"Say what the run would take, tokens, price on each service tier and time, and do nothing. Earlier answers of the same template say how long answers become."`
 	AtRate   float64 `group:"Estimate:" name:"at-rate" default:"0" placeholder:"N" help:"Calls per second to reckon the time with. 0: what an earlier worker found."`
 	JSON     bool    `group:"Estimate:" name:"json" help:"Print the estimate as JSON."`
 }
@@ -84,7 +84,7 @@ func found(ctx context.Context, e env, results *s3sink.Sink, t *estimate.Tally) 
 }
 
 // tierLine is the form of a line of the table of tiers.
-const tierLine = "  %-8s  %10s  %10s\n"
+const tierLine = "  %-8s  %10s  %15s\n"
 
 // print writes the outlook for a person, or as JSON.
 func (o outlook) print(w io.Writer, asJSON bool) error {
@@ -95,13 +95,13 @@ func (o outlook) print(w io.Writer, asJSON bool) error {
 	progress.Table(w, o.rows())
 	if len(o.Tiers) > 0 {
 		fmt.Fprintln(w)
-		fmt.Fprintf(w, tierLine, "tier", "expected", "at most")
+		fmt.Fprintf(w, tierLine, "tier", "expected", "longest answers")
 		for _, tier := range o.Tiers {
 			expected := "?"
 			if tier.Expected != nil {
 				expected = progress.Dollars(*tier.Expected)
 			}
-			fmt.Fprintf(w, tierLine, tier.Name, expected, progress.Dollars(tier.Most))
+			fmt.Fprintf(w, tierLine, tier.Name, expected, progress.Dollars(tier.Longest))
 		}
 	}
 	_, err := io.WriteString(w, o.hints())
@@ -113,9 +113,9 @@ func (o outlook) rows() []progress.Row {
 	if o.CachedTokens > 0 {
 		prompts += fmt.Sprintf(", %d %% of them from the prompt cache", 100*o.CachedTokens/max(o.InputTokens, 1))
 	}
-	answers := fmt.Sprintf("%s tokens at most", progress.Tokens(o.OutputMost))
+	answers := fmt.Sprintf("%s tokens if each is as long as it may be", progress.Tokens(o.OutputLongest))
 	if o.OutputTokens != nil {
-		answers = fmt.Sprintf("%s tokens expected, %s at most", progress.Tokens(*o.OutputTokens), progress.Tokens(o.OutputMost))
+		answers = fmt.Sprintf("%s tokens expected, %s if each is as long as it may be", progress.Tokens(*o.OutputTokens), progress.Tokens(o.OutputLongest))
 	}
 	rows := []progress.Row{{Name: "prompts", Value: prompts}, {Name: "answers", Value: answers}}
 	if o.Images > 0 {
@@ -140,7 +140,7 @@ func (o outlook) time() string {
 	if o.Found {
 		source = ", which an earlier worker found"
 	}
-	return fmt.Sprintf("%s at %.3g calls a second%s", progress.Duration(time.Duration(o.Seconds*float64(time.Second))), o.PerSecond, source)
+	return fmt.Sprintf("%s at %.4g calls a second%s", progress.Duration(time.Duration(o.Seconds*float64(time.Second))), o.PerSecond, source)
 }
 
 // hints say what would make the estimate better.
@@ -150,7 +150,7 @@ func (o outlook) hints() string {
 		fmt.Fprintf(&b, "\nno price is known for %s: give --prices FILE\n", strings.Join(o.Unpriced, ", "))
 	}
 	if o.OutputTokens == nil {
-		fmt.Fprintf(&b, "\nrun some of the jobs first, a hundred or so, and the estimate goes by their answers\n")
+		fmt.Fprintf(&b, "\nrun some of the jobs first, a hundred or so, and the estimate goes by their answers;\nrepairs, and answers that are asked for again with more room, come on top of these figures\n")
 	}
 	if o.Unlimited > 0 {
 		fmt.Fprintf(&b, "%d jobs have no limit to their answers: max_output_tokens would bound the cost\n", o.Unlimited)
@@ -166,7 +166,7 @@ func (o outlook) usd(tier string) float64 {
 			if t.Expected != nil {
 				return *t.Expected
 			}
-			return t.Most
+			return t.Longest
 		}
 	}
 	return 0

@@ -3,9 +3,9 @@
 // allows and no faster.
 //
 //	upwell demo     see the whole of it on this machine, with nothing to set up
-//	upwell run      run an OpenAI batch file from this machine
+//	upwell run      run documents, a table or a batch file from this machine
 //	upwell worker   work on a queue until told to stop
-//	upwell submit   queue a file as a run
+//	upwell submit   queue documents, a table or a batch file as a run
 //	upwell status   say how far a run is
 //	upwell dead     list, show and redrive dead letters
 //	upwell verify   say whether a run's account balances
@@ -53,9 +53,9 @@ type cli struct {
 	Version    kong.VersionFlag `help:"Print the version."`
 
 	Demo     demoCmd     `cmd:"" help:"See the whole of it on this machine: embedded SQS and S3, a simulated endpoint, a contract review."`
-	Run      runCmd      `cmd:"" help:"Run an OpenAI batch file from this machine; stop it and start it again, and it goes on where it was."`
+	Run      runCmd      `cmd:"" help:"Run documents, a table or an OpenAI batch file from this machine; stop it and start it again, and it goes on where it was."`
 	Worker   workerCmd   `cmd:"" help:"Work on a queue: SQS to the endpoint to S3, until told to stop."`
-	Submit   submitCmd   `cmd:"" help:"Queue an OpenAI batch file as a run."`
+	Submit   submitCmd   `cmd:"" help:"Queue documents, a table or an OpenAI batch file as a run."`
 	Status   statusCmd   `cmd:"" help:"Say how far a run is: answered, failed, queued, rate, tokens, cost."`
 	Verify   verifyCmd   `cmd:"" help:"Say whether a run's account balances: submitted, answered, failed, queued; and what is missing or double."`
 	Export   exportCmd   `cmd:"" help:"Write a run's results as JSON lines, CSV or Parquet: in input order, each job once."`

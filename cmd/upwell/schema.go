@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"upwell/jobs"
+	"upwell/jobs/skim"
 	"upwell/worker/mantle"
 )
 
@@ -96,4 +97,17 @@ func (s *schemas) give(j jobs.Job, text []byte) ([]byte, error) {
 		return nil, err
 	}
 	return jobs.Set(text, []string{"upwell", "schema"}, name)
+}
+
+// of returns the schema that the answer of a job will be held to, or nil.
+func (s *schemas) of(j jobs.Job) []byte {
+	name := s.rest
+	switch {
+	case len(j.Schema) == 0:
+	case j.Schema[0] == '"':
+		name = skim.Unquote(j.Schema)
+	default:
+		return j.Schema
+	}
+	return s.byName[name]
 }

@@ -156,7 +156,7 @@ func (c *submitCmd) resume(ctx context.Context, s *submission, m sink.Manifest, 
 // the tally.
 func checked(ctx context.Context, e env, file *input.File, run string, s *schemas, tally *estimate.Tally) (input.Summary, error) {
 	fits := func(job jobs.Job, line []byte) error {
-		tally.Add(job)
+		tally.Add(job, s.of(job))
 		if err := s.check(job); err != nil {
 			return err
 		}

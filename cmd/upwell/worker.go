@@ -98,7 +98,7 @@ func (c *workerCmd) judge(e env, r *account.Report, err error) error {
 	case !r.Balanced():
 		return fail(exitFailed, fmt.Errorf("%s; the queue is empty, and the account does not balance: upwell verify %s says what is missing or double", said, c.RunName))
 	case r.Failed > 0:
-		return fail(exitFailed, fmt.Errorf("%s: upwell dead list says why", said))
+		return fail(exitFailed, fmt.Errorf("%s: upwell dead list says why, and upwell dead redrive --where run=%s sends them back", said, c.RunName))
 	}
 	_, err = fmt.Fprintln(e.stdout, said)
 	return err

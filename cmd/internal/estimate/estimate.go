@@ -21,10 +21,12 @@ type Report struct {
 	CachedTokens int64 `json:"cached_tokens"` // the part of them that the prompt cache is expected to serve
 
 	// OutputTokens are expected, by earlier answers, and null when there are none to
-	// go by. OutputMost are the answers' limits.
-	OutputTokens *int64 `json:"output_tokens"`
-	OutputMost   int64  `json:"output_tokens_at_most"`
-	Unlimited    int    `json:"jobs_without_limit,omitzero"` // whose limit is the model's
+	// go by. OutputLongest are the answers' limits. What is expected includes repairs
+	// and extensions, as far as there were any earlier, and InputTokens do as well; the
+	// limits are of one call for each job.
+	OutputTokens  *int64 `json:"output_tokens"`
+	OutputLongest int64  `json:"output_tokens_longest"`
+	Unlimited     int    `json:"jobs_without_limit,omitzero"` // whose limit is the model's
 
 	LearnedFrom int64 `json:"learned_from"` // answers that the figures go by, or zero
 	Learned     int   `json:"jobs_learned"` // jobs of kinds that there were answers of
@@ -36,7 +38,7 @@ type Report struct {
 type Tier struct {
 	Name     string   `json:"tier"`
 	Expected *float64 `json:"usd"`         // or null
-	Most     float64  `json:"usd_at_most"` // when every answer is as long as it may be
+	Longest  float64  `json:"usd_longest"` // when every answer is as long as it may be, and no job is called for twice
 }
 
 // Of returns what the jobs of a tally will take, by what was learned from earlier
@@ -57,7 +59,7 @@ func Of(t *Tally, learned map[Kind]Lesson, prices map[string]map[string]jobs.Pri
 		r.Images += load.images()
 		r.InputTokens += f.likely.InputTokens
 		r.CachedTokens += f.likely.CachedTokens
-		r.OutputMost += f.most.OutputTokens
+		r.OutputLongest += f.longest.OutputTokens
 		output += f.likely.OutputTokens
 		if limit == 0 {
 			r.Unlimited += load.unlimited
@@ -71,7 +73,7 @@ func Of(t *Tally, learned map[Kind]Lesson, prices map[string]map[string]jobs.Pri
 		for name, tier := range tiers {
 			price := prices[kind.Model][name]
 			*tier.Expected += float64(price.Of(f.likely))
-			tier.Most += float64(price.Of(f.most))
+			tier.Longest += float64(price.Of(f.longest))
 		}
 	}
 	if expected {
@@ -83,7 +85,7 @@ func Of(t *Tally, learned map[Kind]Lesson, prices map[string]map[string]jobs.Pri
 		}
 		r.Tiers = append(r.Tiers, *tier)
 	}
-	slices.SortFunc(r.Tiers, func(a, b Tier) int { return cmp.Or(cmp.Compare(a.Most, b.Most), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(r.Tiers, func(a, b Tier) int { return cmp.Or(cmp.Compare(a.Longest, b.Longest), cmp.Compare(a.Name, b.Name)) })
 	return r
 }
 
@@ -123,30 +125,28 @@ func (l Load) images() int {
 
 // A forecast is what the jobs of one kind will take.
 type forecast struct {
-	likely, most jobs.Usage
-	answers      int64 // that it goes by
+	likely, longest jobs.Usage
+	answers         int64 // that it goes by
 }
 
-// forecastOf goes by answers of the kind, or else by those of the model as far as
-// tokens per byte are concerned: how long an answer becomes depends on what is asked.
+// forecastOf goes by answers of the kind, if there are enough.
 func forecastOf(kind Kind, l Load, learned map[Kind]Lesson, limit int) (f forecast) {
 	if limit == 0 {
 		limit = modelMost
 	}
-	f.most.OutputTokens = l.limits + int64(l.unlimited)*int64(limit)
 	f.likely.InputTokens = l.Tokens()
-	if lesson := learned[Kind{Model: kind.Model}]; lesson.Ripe() && l.Images == 0 {
-		f.likely.InputTokens = lesson.input(l)
+	f.longest.OutputTokens = l.limits + int64(l.unlimited)*int64(limit)
+	f.longest.InputTokens = f.likely.InputTokens
+	lesson := learned[kind]
+	if !lesson.Ripe() {
+		return f
 	}
-	if lesson := learned[kind]; lesson.Ripe() {
-		f.answers = int64(lesson.Answers)
-		f.likely.InputTokens = lesson.input(l)
-		f.likely.CachedTokens = int64(float64(f.likely.InputTokens) * lesson.CachedTokens / lesson.InputTokens)
-		f.likely.OutputTokens = min(int64(float64(l.Jobs)*lesson.OutputTokens/lesson.Answers), f.most.OutputTokens)
-	}
-	f.most.InputTokens = f.likely.InputTokens
+	perJob := func(tokens float64) int64 { return int64(float64(l.Jobs) * tokens / lesson.Answers) }
+	input := int64(float64(l.Bytes) * lesson.InputTokens / lesson.Bytes)
+	f.answers = int64(lesson.Answers)
+	f.longest.InputTokens = input
+	f.likely.InputTokens = input + perJob(lesson.MoreInput)
+	f.likely.CachedTokens = int64(float64(input) * lesson.CachedTokens / lesson.InputTokens)
+	f.likely.OutputTokens = min(perJob(lesson.OutputTokens), f.longest.OutputTokens) + perJob(lesson.MoreOutput)
 	return f
 }
-
-// input is how many tokens the prompts of a load have, by what was learned.
-func (l Lesson) input(load Load) int64 { return int64(float64(load.Bytes) * l.InputTokens / l.Bytes) }

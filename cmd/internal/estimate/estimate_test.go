@@ -13,7 +13,6 @@ import (
 
 	"upwell/cmd/internal/estimate"
 	"upwell/jobs"
-	"upwell/throttle"
 	"upwell/worker"
 )
 
@@ -44,17 +43,17 @@ func TestWithoutExperience(t *testing.T) {
 	tally := estimate.NewTally()
 	text := strings.Repeat("The parties agree to arbitrate all disputes in Geneva. ", 400)
 	for range 10 {
-		tally.Add(job(t, "m", templated, fmt.Sprintf(`,"input":%q,"max_output_tokens":100`, text)))
+		tally.Add(job(t, "m", templated, fmt.Sprintf(`,"input":%q,"max_output_tokens":100`, text)), nil)
 	}
 	r := estimate.Of(tally, nil, prices, 0)
 	if perToken := float64(len(text)) * 10 / float64(r.InputTokens); perToken < 3.8 || perToken > 6 {
 		t.Errorf("%d tokens for 10 times %d bytes of English, want about one for 4.9 bytes", r.InputTokens, len(text))
 	}
-	if r.Jobs != 10 || r.OutputTokens != nil || r.OutputMost != 1000 || r.LearnedFrom != 0 || len(r.Tiers) != 2 {
+	if r.Jobs != 10 || r.OutputTokens != nil || r.OutputLongest != 1000 || r.LearnedFrom != 0 || len(r.Tiers) != 2 {
 		t.Fatalf("%+v, want 10 jobs of at most 1,000 tokens, and two tiers", r)
 	}
 	flex := r.Tiers[0]
-	if want := (float64(r.InputTokens) + 10*1000) / 1e6; flex.Name != "flex" || flex.Expected != nil || !near(flex.Most, want) {
+	if want := (float64(r.InputTokens) + 10*1000) / 1e6; flex.Name != "flex" || flex.Expected != nil || !near(flex.Longest, want) {
 		t.Errorf("cheapest tier %+v, want flex at %g at most, and nothing expected", flex, want)
 	}
 }
@@ -65,13 +64,18 @@ func TestExperience(t *testing.T) {
 	tally := estimate.NewTally()
 	j := job(t, "m", templated, `,"input":"x","max_output_tokens":1000`)
 	for range 100 {
-		tally.Add(j)
+		tally.Add(j, nil)
 	}
 	lesson := estimate.Lesson{Answers: 20, Bytes: 2000, InputTokens: 500, CachedTokens: 250, OutputTokens: 4000}
 	r := estimate.Of(tally, map[estimate.Kind]estimate.Lesson{{Model: "m", Template: templated}: lesson}, prices, 0)
 	input := int64(100 * len(j.Body) / 4)
 	if r.InputTokens != input || r.CachedTokens != input/2 || r.OutputTokens == nil || *r.OutputTokens != 20_000 || r.LearnedFrom != 20 || r.Learned != 100 {
 		t.Errorf("%+v, want %d tokens in, half of them cached, and 20,000 out", r, input)
+	}
+	lesson.MoreInput, lesson.MoreOutput = 100, 2000 // 5 and 100 for each job
+	more := estimate.Of(tally, map[estimate.Kind]estimate.Lesson{{Model: "m", Template: templated}: lesson}, prices, 0)
+	if more.InputTokens != input+500 || *more.OutputTokens != 30_000 || more.OutputLongest != 100_000 {
+		t.Errorf("with repairs: %+v, want 500 tokens more in and 10,000 out", more)
 	}
 	want := (float64(input)*(0.5*1+0.5*0.5) + 20_000*10) / 1e6
 	if got := r.Tiers[0].Expected; got == nil || !near(*got, want) {
@@ -83,8 +87,8 @@ func TestExperience(t *testing.T) {
 // limit, and a tier that one model has no price for is no choice.
 func TestLimits(t *testing.T) {
 	tally := estimate.NewTally()
-	tally.Add(job(t, "m", "", `,"input":"x","max_output_tokens":10`))
-	tally.Add(job(t, "n", "", `,"input":"x"`))
+	tally.Add(job(t, "m", "", `,"input":"x","max_output_tokens":10`), nil)
+	tally.Add(job(t, "n", "", `,"input":"x"`), nil)
 	few := estimate.Lesson{Answers: 9, Bytes: 900, InputTokens: 900, OutputTokens: 900}
 	many := estimate.Lesson{Answers: 10, Bytes: 900, InputTokens: 900, OutputTokens: 900}
 	for _, tt := range []struct {
@@ -95,11 +99,11 @@ func TestLimits(t *testing.T) {
 		if got := r.OutputTokens; (got == nil) != (tt.expected < 0) || got != nil && *got != tt.expected {
 			t.Errorf("expected %v tokens, want %d (-1: nothing)", got, tt.expected)
 		}
-		if len(r.Tiers) != 1 || r.Tiers[0].Name != "default" || r.Unlimited != 1 || r.OutputMost != 10+131_072 {
+		if len(r.Tiers) != 1 || r.Tiers[0].Name != "default" || r.Unlimited != 1 || r.OutputLongest != 10+131_072 {
 			t.Errorf("%+v, want the default tier alone, and one job without a limit", r)
 		}
 	}
-	if r := estimate.Of(tally, nil, prices, 500); r.OutputMost != 510 || r.Unlimited != 0 {
+	if r := estimate.Of(tally, nil, prices, 500); r.OutputLongest != 510 || r.Unlimited != 0 {
 		t.Errorf("with --max-output-tokens 500: %+v, want 510 tokens at most", r)
 	}
 	if none := estimate.Unpriced(tally, map[string]map[string]jobs.Price{"m": {"flex": {}}}); len(none) != 1 || none[0] != "n" {
@@ -111,10 +115,41 @@ func TestLimits(t *testing.T) {
 func TestImages(t *testing.T) {
 	tally := estimate.NewTally()
 	image := `{"type":"input_image","image_url":"data:image/png;base64,` + strings.Repeat("A", 100_000) + `"}`
-	tally.Add(job(t, "m", "", `,"input":[{"role":"user","content":[{"type":"input_text","text":"What is this?"},`+image+`,`+image+`]}]`))
+	tally.Add(job(t, "m", "", `,"input":[{"role":"user","content":[{"type":"input_text","text":"What is this?"},`+image+`,`+image+`]}]`), nil)
 	r := estimate.Of(tally, nil, prices, 0)
 	if r.Images != 2 || r.InputTokens < 4 || r.InputTokens > 30 {
 		t.Errorf("%d images and %d tokens, want 2 and what the question has", r.Images, r.InputTokens)
+	}
+}
+
+// A schema goes along with each job, is counted once, and is in the figures of those who
+// have answers to go by already.
+func TestSchema(t *testing.T) {
+	schema := []byte(`{"type":"object","properties":{` + strings.Repeat(`"governing_law":{"type":"string"},`, 100) + `"x":{}}}`)
+	with, without := estimate.NewTally(), estimate.NewTally()
+	j := job(t, "m", templated, `,"input":"x"`)
+	for range 10 {
+		with.Add(j, schema)
+		without.Add(j, nil)
+	}
+	more := estimate.Of(with, nil, prices, 0).InputTokens - estimate.Of(without, nil, prices, 0).InputTokens
+	if perJob := more / 10; perJob < int64(len(schema))/6 || perJob > int64(len(schema)) {
+		t.Errorf("a schema of %d bytes makes %d tokens for each job, want about a token for three bytes", len(schema), perJob)
+	}
+	learned := map[estimate.Kind]estimate.Lesson{{Model: "m", Template: templated}: {Answers: 10, Bytes: 10, InputTokens: 10}}
+	if a, b := estimate.Of(with, learned, prices, 0), estimate.Of(without, learned, prices, 0); a.InputTokens != b.InputTokens {
+		t.Errorf("%d tokens with the schema and %d without, by answers that had it", a.InputTokens, b.InputTokens)
+	}
+}
+
+// No job is forgotten for want of kinds.
+func TestManyKinds(t *testing.T) {
+	tally := estimate.NewTally()
+	for i := range 1500 {
+		tally.Add(job(t, "m", fmt.Sprintf("%064x", i), `,"input":"x"`), nil)
+	}
+	if r := estimate.Of(tally, nil, prices, 0); r.Jobs != 1500 {
+		t.Errorf("%d jobs, want 1,500", r.Jobs)
 	}
 }
 
@@ -122,12 +157,12 @@ func TestImages(t *testing.T) {
 func TestSampled(t *testing.T) {
 	small, large := estimate.NewTally(), estimate.NewTally()
 	j := job(t, "m", "", `,"input":"Which law governs the contract, and which courts have jurisdiction?","max_output_tokens":50`)
-	small.Add(j)
+	small.Add(j, nil)
 	for range 20_000 {
-		large.Add(j)
+		large.Add(j, nil)
 	}
 	one, all := estimate.Of(small, nil, prices, 0), estimate.Of(large, nil, prices, 0)
-	if all.InputTokens != 20_000*one.InputTokens || all.OutputMost != 20_000*50 {
+	if all.InputTokens != 20_000*one.InputTokens || all.OutputLongest != 20_000*50 {
 		t.Errorf("%d tokens of 20,000 jobs that have %d each", all.InputTokens, one.InputTokens)
 	}
 }
@@ -166,11 +201,8 @@ func (b *board) Write(_ context.Context, data []byte, version string) (bool, err
 	return true, nil
 }
 
-func answered(model, template string, bytes int, in, out int64) worker.Event {
-	return worker.Event{
-		Kind: worker.Attempted, At: time.Now(), Lane: throttle.Lane{Model: model}, Template: template, Bytes: bytes,
-		Usage: jobs.Usage{InputTokens: in, OutputTokens: out},
-	}
+func answered(j jobs.Job, in, out int64) worker.Event {
+	return worker.Event{Kind: worker.Attempted, At: time.Now(), Job: &j, Usage: jobs.Usage{InputTokens: in, OutputTokens: out}}
 }
 
 // What two workers learn adds up, however their writes fall together, and what one
@@ -181,14 +213,17 @@ func TestKeep(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
 		ctx, stop := context.WithCancel(t.Context())
 		one, two := estimate.NewExperience(), estimate.NewExperience()
+		j := job(t, "m", templated, `,"input":"x"`)
 		for range 6 {
-			one.Observe(answered("m", templated, 100, 40, 7))
-			two.Observe(answered("m", templated, 100, 40, 9))
+			one.Observe(answered(j, 40, 7))
+			two.Observe(answered(j, 40, 9))
 		}
-		repair := answered("m", templated, 100, 4000, 900)
+		repair := answered(j, 4000, 900)
 		repair.Attempt.Turn = jobs.Repair
-		one.Observe(repair)                                // says nothing of the next job's first call
-		one.Observe(worker.Event{Kind: worker.Attempted}) // nor does a refusal
+		one.Observe(repair)
+		image := job(t, "m", templated, `,"input":[{"type":"input_image","image_url":"data:image/png;base64,AAAA"}]`)
+		one.Observe(answered(image, 5000, 1))             // of another kind
+		one.Observe(worker.Event{Kind: worker.Attempted}) // a refusal, which teaches nothing
 		b.err = errors.New("out of reach")
 		var keeping sync.WaitGroup
 		keeping.Go(func() { one.Keep(ctx, b, log) })
@@ -202,11 +237,14 @@ func TestKeep(t *testing.T) {
 		keeping.Wait()
 		learned, err := estimate.Recall(t.Context(), b)
 		got := learned[estimate.Kind{Model: "m", Template: templated}]
-		if err != nil || got.Answers != 12 || got.InputTokens != 480 || got.OutputTokens != 96 || got.Bytes != 1200 {
+		if err != nil || got.Answers != 12 || got.InputTokens != 480 || got.OutputTokens != 96 || got.Bytes != float64(12*len(j.Body)) {
 			t.Errorf("Recall = %+v, %v, want 12 answers of 40 and 8 tokens", got, err)
 		}
-		if all := learned[estimate.Kind{Model: "m"}]; all.Answers != 12 {
-			t.Errorf("of the model as a whole: %+v, want 12 answers", all)
+		if got.MoreInput != 4000 || got.MoreOutput != 900 {
+			t.Errorf("repairs took %g and %g tokens, want 4,000 and 900", got.MoreInput, got.MoreOutput)
+		}
+		if images := learned[estimate.Kind{Model: "m", Template: templated, Images: true}]; images.Answers != 1 || len(learned) != 2 {
+			t.Errorf("Recall = %+v, want the image apart, and nothing else", learned)
 		}
 	})
 }
@@ -216,7 +254,7 @@ func TestBoard(t *testing.T) {
 	b := &board{data: []byte(`[{"model":"m","answers":20000,"bytes":2000000,"input_tokens":400000,"output_tokens":20000}]`), version: 1}
 	ctx, stop := context.WithCancel(t.Context())
 	x := estimate.NewExperience()
-	x.Observe(answered("m", "", 100, 20, 1))
+	x.Observe(answered(job(t, "m", "", `,"input":"x"`), 20, 1))
 	b.meddle = func(b *board) { b.version++ } // somebody else was faster
 	stop()
 	x.Keep(ctx, b, slog.New(slog.DiscardHandler))

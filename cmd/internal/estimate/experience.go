@@ -31,6 +31,10 @@ type Lesson struct {
 	CachedTokens float64 `json:"cached_tokens"`
 	OutputTokens float64 `json:"output_tokens"` // with the reasoning
 
+	// Of repairs and extensions, which are calls beyond the first.
+	MoreInput  float64 `json:"more_input_tokens"`
+	MoreOutput float64 `json:"more_output_tokens"`
+
 	Last time.Time `json:"last"` // when the last of them was learned
 }
 
@@ -48,10 +52,12 @@ func (l Lesson) Ripe() bool { return l.Answers >= ripe && l.Bytes > 0 }
 func (l Lesson) plus(m Lesson) Lesson {
 	sum := Lesson{
 		l.Answers + m.Answers, l.Bytes + m.Bytes, l.InputTokens + m.InputTokens, l.CachedTokens + m.CachedTokens,
-		l.OutputTokens + m.OutputTokens, later(l.Last, m.Last),
+		l.OutputTokens + m.OutputTokens, l.MoreInput + m.MoreInput, l.MoreOutput + m.MoreOutput, later(l.Last, m.Last),
 	}
 	for sum.Answers > full {
-		for _, v := range []*float64{&sum.Answers, &sum.Bytes, &sum.InputTokens, &sum.CachedTokens, &sum.OutputTokens} {
+		for _, v := range []*float64{
+			&sum.Answers, &sum.Bytes, &sum.InputTokens, &sum.CachedTokens, &sum.OutputTokens, &sum.MoreInput, &sum.MoreOutput,
+		} {
 			*v /= 2
 		}
 	}
@@ -80,21 +86,21 @@ func NewExperience() *Experience { return &Experience{fresh: make(map[Kind]Lesso
 
 // Observe learns from what a worker does.
 func (x *Experience) Observe(e worker.Event) {
-	if e.Kind != worker.Attempted || e.Usage.InputTokens == 0 || e.Bytes == 0 || e.Attempt.Turn != "" {
+	if e.Kind != worker.Attempted || e.Usage.InputTokens == 0 || e.Job == nil || len(e.Job.Body) == 0 {
 		return
 	}
-	one := Lesson{
-		Answers: 1, Bytes: float64(e.Bytes), InputTokens: float64(e.Usage.InputTokens),
-		CachedTokens: float64(e.Usage.CachedTokens), OutputTokens: float64(e.Usage.OutputTokens), Last: e.At,
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, kind := range []Kind{{e.Lane.Model, e.Template}, {Model: e.Lane.Model}} {
-		x.fresh[kind] = x.fresh[kind].plus(one)
-		if e.Template == "" {
-			break
+	in, out := float64(e.Usage.InputTokens), float64(e.Usage.OutputTokens)
+	l := Lesson{MoreInput: in, MoreOutput: out, Last: e.At}
+	if e.Attempt.Turn == "" {
+		l = Lesson{
+			Answers: 1, Bytes: float64(len(e.Job.Body)), InputTokens: in, CachedTokens: float64(e.Usage.CachedTokens),
+			OutputTokens: out, Last: e.At,
 		}
 	}
+	kind := kindOf(e.Job)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.fresh[kind] = x.fresh[kind].plus(l)
 }
 
 // keepEvery is how often what was learned is written down: a worker that is killed
@@ -186,16 +192,17 @@ func Recall(ctx context.Context, board Board) (map[Kind]Lesson, error) {
 type line struct {
 	Model    string `json:"model"`
 	Template string `json:"template_sha256,omitzero"`
+	Images   bool   `json:"images,omitzero"`
 	Lesson
 }
 
 func encode(all map[Kind]Lesson) ([]byte, error) {
 	lines := make([]line, 0, len(all))
 	for kind, l := range all {
-		lines = append(lines, line{kind.Model, kind.Template, l})
+		lines = append(lines, line{kind.Model, kind.Template, kind.Images, l})
 	}
 	slices.SortFunc(lines, func(a, b line) int {
-		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Template, b.Template))
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Template, b.Template), cmp.Compare(a.Answers, b.Answers))
 	})
 	return json.Marshal(lines[:min(len(lines), kept)])
 }
@@ -210,7 +217,7 @@ func decode(data []byte) (map[Kind]Lesson, error) {
 		return nil, fmt.Errorf("experience: %w", err)
 	}
 	for _, l := range lines {
-		all[Kind{l.Model, l.Template}] = l.Lesson
+		all[Kind{l.Model, l.Template, l.Images}] = l.Lesson
 	}
 	return all, nil
 }

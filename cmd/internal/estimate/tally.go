@@ -22,7 +22,16 @@ import (
 type Kind struct {
 	Model    string
 	Template string // SHA-256, in hexadecimal, or empty
+	Images   bool   // whose bytes and tokens have little to do with each other
 }
+
+// kindOf returns the kind of a job.
+func kindOf(j *jobs.Job) Kind {
+	return Kind{j.Model, j.TemplateSHA256, bytes.Contains(j.Body, imageStart)}
+}
+
+// imageStart is what an image in a request begins with.
+var imageStart = []byte(`"data:image/`)
 
 const (
 	// counted is how many jobs of a kind have their tokens counted, one after the
@@ -42,17 +51,18 @@ type Load struct {
 	Images int
 
 	sampledBytes, sampledTokens int64
+	schemas                     int64 // tokens of the schemas that go along, which are in no request yet
 	limits                      int64 // sum of the output limits of those that have one
 	unlimited                   int   // how many have none
 }
 
-// Tokens is about how many tokens the prompts have, by the rule of thumb. It does
-// not count images.
+// Tokens is about how many tokens the prompts have, by the rule of thumb, their schemas
+// included. It does not count images.
 func (l Load) Tokens() int64 {
 	if l.sampledBytes == 0 {
 		return 0
 	}
-	return int64(float64(l.sampledTokens) * float64(l.Bytes) / float64(l.sampledBytes))
+	return int64(float64(l.sampledTokens)*float64(l.Bytes)/float64(l.sampledBytes)) + l.schemas
 }
 
 // A Tally is what the jobs of a run ask for, by their kind. It may not be used
@@ -60,27 +70,22 @@ func (l Load) Tokens() int64 {
 type Tally struct {
 	Loads map[Kind]*Load
 	Tier  string // that the first job begins on, or empty if it does not say
+
+	bySchema map[string]int // tokens of schemas that were met
 }
 
 // NewTally returns a Tally of no jobs.
-func NewTally() *Tally { return &Tally{Loads: make(map[Kind]*Load)} }
+func NewTally() *Tally { return &Tally{Loads: make(map[Kind]*Load), bySchema: make(map[string]int)} }
 
-// Add reads a job.
-func (t *Tally) Add(j jobs.Job) {
+// Add reads a job. schema is what its answer will be held to, or nil: it becomes a part
+// of the prompt.
+func (t *Tally) Add(j jobs.Job, schema []byte) {
 	if len(t.Loads) == 0 {
 		if t.Tier = j.Tier; len(j.Tiers) > 0 {
 			t.Tier = j.Tiers[0]
 		}
 	}
-	kind := Kind{j.Model, j.TemplateSHA256}
-	l := t.Loads[kind]
-	if l == nil {
-		if len(t.Loads) >= maxKinds {
-			kind = Kind{Model: j.Model}
-		}
-		l = new(Load)
-		t.Loads[kind] = l
-	}
+	l := t.load(kindOf(&j))
 	l.Jobs++
 	l.Bytes += int64(len(j.Body))
 	if limit := limitOf(j); limit > 0 {
@@ -94,6 +99,39 @@ func (t *Tally) Add(j jobs.Job) {
 		l.sampledTokens += int64(tokens)
 		l.Images += images
 	}
+	l.schemas += int64(t.schema(schema))
+}
+
+// load returns the load of a kind.
+func (t *Tally) load(kind Kind) *Load {
+	if t.Loads[kind] == nil && len(t.Loads) >= maxKinds {
+		kind.Template = ""
+	}
+	l := t.Loads[kind]
+	if l == nil {
+		l = new(Load)
+		t.Loads[kind] = l
+	}
+	return l
+}
+
+// maxSchemas is how many schemas are remembered. Jobs mostly share a few.
+const maxSchemas = 256
+
+// schema returns how many tokens a schema has.
+func (t *Tally) schema(text []byte) int {
+	if len(text) == 0 {
+		return 0
+	}
+	n, ok := t.bySchema[string(text)]
+	if !ok {
+		if len(t.bySchema) >= maxSchemas {
+			clear(t.bySchema)
+		}
+		n = prompt.Tokens(string(text))
+		t.bySchema[string(text)] = n
+	}
+	return n
 }
 
 // limitOf returns how many output tokens the body lets the answer have, or zero.
@@ -130,7 +168,7 @@ func read(value []byte) (tokens, images int) {
 			add(item.Of(value))
 		}
 	case '"':
-		if bytes.HasPrefix(value, []byte(`"data:image/`)) {
+		if bytes.HasPrefix(value, imageStart) {
 			return 0, 1
 		}
 		return prompt.Tokens(skim.Unquote(value)), 0
