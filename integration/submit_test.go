@@ -135,9 +135,9 @@ func TestSubmitKilledUnderWay(t *testing.T) {
 	names := manyJobs(t, file, total)
 	worker := []string{"worker", "--exit-when-empty=15s", "--slots", "400", "--start-rate", "1000"}
 	first, second := s.launch(t, worker...), s.launch(t, worker...)
-	for _, until := range []int{300, 1500, 2900} {
+	for _, until := range []int{1, 1200, 2400} {
 		p := s.launch(t, "submit", file, "--hold-back", "10s")
-		eventually(t, "it to be under way", func() bool { return int(s.counts(t).Billed) >= until || hasEnded(p) })
+		eventually(t, "it to be under way", func() bool { return s.checkpoint(t, "nightly").Queued >= until || hasEnded(p) })
 		p.signal(t, syscall.SIGKILL)
 		p.exits(t, -1)
 	}

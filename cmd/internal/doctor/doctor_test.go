@@ -311,6 +311,13 @@ var examinations = []examination{
 		"queue": `failure jobs: the AWS credentials have expired => renew`,
 	}, "the queue was not found", "queue settings", "dead letters")},
 
+	{"a service that tells what it was told", func(r *rig) {
+		r.cfg.Getenv = func(name string) string { return map[string]string{"AWS_SECRET_ACCESS_KEY": secret}[name] }
+		r.sqsFault = func(string, sqssim.Call) sqssim.Fault {
+			return sqssim.Fault{Err: &sqssim.Error{Code: "Odd", Message: "no " + keyID + " with " + secret + " here"}}
+		}
+	}, unseen(map[string]string{"queue": `failure Odd: no …MPLE with \[redacted\] here => .`}, "not found", "queue settings", "dead letters")},
+
 	{"a short-term key that has ended", func(r *rig) {
 		r.cfg.Mantle.BearerToken = shortTermKey(r.t, region, 2*time.Hour, time.Hour)
 		r.sim.CheckShortTerm = true

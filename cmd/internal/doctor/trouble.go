@@ -52,8 +52,6 @@ func status(err error) int {
 // denied reports whether AWS says that the caller may not do this.
 func denied(err error) bool {
 	switch code := codeOf(err); {
-	case badCredentials(err):
-		return false
 	case strings.HasPrefix(code, "AccessDenied"), code == "UnauthorizedOperation", code == "AuthorizationError":
 		return true
 	default:
