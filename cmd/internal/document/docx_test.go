@@ -76,11 +76,19 @@ func TestDOCX(t *testing.T) {
 		{"style", `<w:p><w:pPr><w:pStyle w:val="Clause"/></w:pPr><w:r><w:t>a</w:t></w:r></w:p><w:p><w:pPr><w:pStyle w:val="Loop"/></w:pPr><w:r><w:t>b</w:t></w:r></w:p>`, "1.1 a\nb\n"},
 		{"hidden", p + `see</w:t></w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r><w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>n` + q, "seen\n"},
 		{"joined", `<w:p><w:pPr><w:rPr><w:del/></w:rPr></w:pPr><w:r><w:t>one </w:t></w:r></w:p>` + para(1, 0, "two"), "one two\n"},
-		{"all deleted", `<w:p><w:pPr><w:numPr><w:numId w:val="1"/></w:numPr><w:rPr><w:del/></w:rPr></w:pPr><w:del><w:r><w:delText>x</w:delText></w:r></w:del></w:p>` + para(1, 0, "a"), "Article I a\n"},
+		{"all deleted", `<w:p><w:pPr><w:numPr><w:numId w:val="1"/></w:numPr><w:rPr><w:del/></w:rPr></w:pPr><w:del><w:r><w:delText>x</w:delText></w:r></w:del></w:p>` + para(1, 1, "a"), "1.1 a\n"},
 		{"moved", `<w:p><w:moveFrom><w:r><w:t>no</w:t></w:r></w:moveFrom><w:moveTo><w:r><w:t>yes</w:t></w:r></w:moveTo></w:p>`, "yes\n"},
 		{"table", `<w:tbl><w:tr><w:tc>` + p + `a` + q + p + `b` + q + `</w:tc><w:tc>` + p + `c` + q + `</w:tc></w:tr><w:tr><w:trPr><w:del/></w:trPr><w:tc>` + p + `no` + q +
 			`</w:tc></w:tr><w:tr><w:tc><w:tbl><w:tr><w:tc>` + p + `in` + q + `</w:tc><w:tc>` + p + `ner` + q + `</w:tc></w:tr></w:tbl></w:tc><w:tc><w:p/></w:tc></w:tr></w:tbl>`, "a b\tc\nin ner\n"},
 		{"breaks", p + `a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t><w:noBreakHyphen/><w:t>d</w:t><w:softHyphen/><w:t>e` + q, "a\tb\nc-de\n"},
+		{
+			"symbols", p + `yes </w:t><w:sym w:font="Wingdings" w:char="F0FE"/><w:t> no </w:t><w:sym w:font="Wingdings" w:char="00A8"/><w:t> § </w:t><w:sym w:font="Times" w:char="00A7"/><w:sym w:font="MS Gothic" w:char="2612"/><w:sym w:font="Symbol" w:char="F0B7"/><w:t>` + q,
+			"yes ☒ no ◻ § §☒•\n",
+		},
+		{
+			"symbols that are not known", p + strings.Repeat("word ", 400) + `</w:t><w:sym w:font="Wingdings 2" w:char="F0FE"/><w:sym w:font="Wingdings" w:char="F0FF"/><w:sym w:font="X" w:char="zz"/><w:sym w:font="X"/><w:t>|` + q,
+			strings.Repeat("word ", 400) + "\ufffd\ufffd\ufffd\ufffd|\n",
+		},
 		{"fields", `<w:p><w:r><w:fldChar/><w:instrText>PAGE</w:instrText></w:r><w:fldSimple w:instr="X"><w:r><w:t>7</w:t></w:r></w:fldSimple><w:hyperlink><w:r><w:t> link</w:t></w:r></w:hyperlink><w:sdt><w:sdtPr><w:t>no</w:t></w:sdtPr><w:sdtContent><w:r><w:t> box</w:t></w:r></w:sdtContent></w:sdt></w:p>`, "7 link box\n"},
 		{"alternatives", `<w:p><w:r><mc:AlternateContent><mc:Choice><w:t>new</w:t></mc:Choice><mc:Choice><w:t>other</w:t></mc:Choice><mc:Fallback><w:t>old</w:t></mc:Fallback></mc:AlternateContent></w:r></w:p>`, "new\n"},
 		{"only a fallback", `<w:p><w:r><mc:AlternateContent><mc:Fallback><w:t>old</w:t></mc:Fallback></mc:AlternateContent></w:r></w:p>`, "old\n"},

@@ -23,8 +23,8 @@ const (
 	noiseShare = 20
 
 	// oddShare: one character in so many may be a sign that text has few of, such
-	// as # or =. The most in good documents was one in 15, in a
-	// laboratory's report; a font whose codes are taken for characters gives one in four.
+	// as # or =. The most in good documents was one in 15, in a laboratory's
+	// report; a font whose codes are taken for characters gives one in four.
 	oddShare = 8
 
 	// fewLetters is how many letters a text must have before statistics mean
@@ -38,7 +38,7 @@ const (
 
 // metrics are counts of the characters of a text. Blanks are not counted, and of
 // equal characters in a row, as in leaders and lines to sign on, only the first
-// counts, with blanks between them or without.
+// counts, with blanks between them or without. Noise always does.
 type metrics struct {
 	shown   int // all of them
 	letters int

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // words turns the XML of a DOCX part into text. Elements are told by their local
@@ -87,6 +90,8 @@ func (w *words) element(e xml.StartElement) error {
 		w.out.WriteByte('\t')
 	case "br", "cr":
 		w.out.WriteByte('\n')
+	case "sym":
+		w.out.WriteString(symbol(attribute(e, "font"), attribute(e, "char")))
 	case "noBreakHyphen":
 		w.out.WriteByte('-')
 	case "footnoteReference", "endnoteReference":
@@ -103,6 +108,26 @@ func (w *words) element(e xml.StartElement) error {
 		return w.children(w.element)
 	}
 	return w.dec.Skip()
+}
+
+// symbol returns the character of a font for symbols, such as the tick of a box: the
+// one that looks like it, or U+FFFD where none is known. char is hexadecimal; the
+// fonts' own characters are written with F000 added, or without.
+func symbol(font, char string) string {
+	n, err := strconv.ParseUint(char, 16, 21)
+	r := rune(n)
+	own := font == "Symbol" || font == "Webdings" || strings.HasPrefix(font, "Wingdings")
+	if own && r <= 0xff {
+		r |= 0xf000
+	}
+	s := string(r)
+	if !own || font == "Wingdings" || r == 0xf0b7 && font == "Symbol" {
+		s = bullets.Replace(s)
+	}
+	if last, _ := utf8.DecodeRuneInString(s); err != nil || !unicode.IsGraphic(last) {
+		return "\ufffd"
+	}
+	return s
 }
 
 func attribute(e xml.StartElement, name string) string {
