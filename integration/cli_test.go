@@ -2,6 +2,7 @@ package integration
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -63,7 +64,7 @@ var commandLine = []struct {
 	{"help is what was asked for", []step{
 		{args: "--help", stdout: []string{`^Usage: upwell <command>`, `^Start with: upwell demo`, `^  run `, `^  worker `, `^  submit `, `^  status `, `^  verify `, `^  export `, `^  dead list `, `^  dead show `, `^  dead redrive `, `^  doctor `, `^  local `}},
 		{args: "", stdout: []string{`^Usage: upwell <command>`}},
-		{args: "run --help", stdout: []string{`^Usage: upwell run --output=DIR <input>`, `--simulate`, `UPWELL_SLOTS`}},
+		{args: "run --help", stdout: []string{`^Usage: upwell run <input>`, `--output=DIR`, `--simulate`, `UPWELL_SLOTS`}},
 		{args: "worker --help", stdout: []string{`--exit-when-empty`, `UPWELL_QUEUE`}},
 		{args: "--version", stdout: some},
 	}},
@@ -76,7 +77,11 @@ var commandLine = []struct {
 		{args: "dead redrive --queue q --set tier=fast", code: 2, stderr: []string{`^upwell: --set tier=fast: unknown tier "fast"`}},
 		{args: "dead show --queue q", code: 2, stderr: []string{`<id>`}},
 		{args: "dead show --queue q --body --redact a", code: 2, stderr: []string{`--body.*--redact|--redact.*--body`}},
-		{args: "run", code: 2, stderr: []string{`^upwell: .*--output`, `^try: upwell run --help`}},
+		{args: "run", code: 2, stderr: []string{`^upwell: .*<input>`, `^try: upwell run --help`}},
+		{args: "run nightly.jsonl", code: 2, stderr: []string{`^upwell: no folder for the results: name it with --output or -o$`}},
+		{args: "submit nightly.jsonl", code: 2, stderr: []string{`^upwell: no bucket: name it with --bucket or UPWELL_BUCKET$`}},
+		{args: "submit nightly.jsonl --bucket b", code: 2, stderr: []string{`^upwell: no queue: name it with --queue or UPWELL_QUEUE$`}},
+		{args: "submit nightly.jsonl --estimate", code: 2, stderr: []string{`^upwell: no bucket: `}},
 		{args: "worker", code: 2, stderr: []string{`--queue`, `--bucket`}},
 		{args: "worker --queue q --bucket b --slots many", code: 2, stderr: []string{`--slots`}},
 		{args: "worker --queue q --bucket b --auth magic", code: 2, stderr: []string{`--auth.*sigv4`}},
@@ -149,6 +154,18 @@ var commandLine = []struct {
 		{args: "export more --dir tables -o x.csv", code: 2, stderr: []string{`tables is not the folder of an upwell run`}},
 		{args: "export more -o x.csv", code: 2, stderr: []string{`give --bucket, or --dir`}},
 	}},
+	{"what is asked for does not need what it does not use", []step{
+		{args: "run nightly.jsonl --estimate", stdout: []string{`^run nightly: 2 jobs, estimated; nothing was sent$`}, stderr: perhaps},
+		{args: "submit nightly.jsonl --dry-run", stdout: []string{`nightly\.jsonl: 2 jobs, all good; nothing was queued`}, stderr: perhaps},
+		{args: "submit nightly.jsonl --estimate --bucket b", code: 3, stderr: []string{`^upwell: .*s3://b: `}},
+	}},
+	{"a bucket that cannot be got at is no mistake of the command", []step{
+		{args: "run s3://b/x.jsonl -o x --simulate", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/x\.jsonl: no AWS credentials that work: set AWS_PROFILE`}, unmade: "x"},
+		{args: "submit s3://b/in/ --bucket b --queue q --template greet.md", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials that work`}},
+		{args: "template check greet.md s3://b/in/", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials that work`}},
+		{args: "template check greet.md s3://b/in/", code: 3, stderr: []string{`^upwell: s3://b/in/: `}},
+		{args: "template check greet.md s3://b/in/", env: "AWS_PROFILE=none", code: 3, stderr: []string{`^upwell: s3://b/in/: correct AWS_PROFILE`}},
+	}},
 	{"a template is checked before it costs anything", []step{
 		{args: "template --help", stdout: []string{`^Usage: upwell template <command>`, `template check `}},
 		{args: "template check --help", stdout: []string{`^Usage: upwell template check <template> \[<input>\]`, `--first=N`, `--format`}},
@@ -194,6 +211,49 @@ func TestCommandLine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestResultsAndTemplateAreNoInput runs the folder that it stands in, twice: the same
+// jobs both times, with the template, what it names and the results of the first time
+// in it.
+func TestResultsAndTemplateAreNoInput(t *testing.T) {
+	t.Parallel()
+	for _, output := range []string{"results", "."} {
+		dir := t.TempDir()
+		for name, text := range map[string]string{
+			"msa.txt": "A contract.", "law.json": cliFiles["law.json"], "rules.md": "Be brief.",
+			"review.md": "---\nmodel: xai.grok-4.3\nschema: law.json\nplaybook: rules.md\n---\n{{.text}}\n",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			p := launchIn(t, dir, nil, "run", ".", "-o", output, "--template", "review.md", "--run", "review", "--simulate", "--quiet")
+			p.exits(t, 0)
+			p.says(t, "standard output", p.stdout.String(), []string{`^run review: 1 of 1 jobs answered, 0 failed`})
+			p.says(t, "standard error", p.stderr.String(), []string{`left out .*review\.md .*rules\.md `})
+		}
+	}
+}
+
+// TestFullDisk has what cannot be printed be an error.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	path := filepath.Join(t.TempDir(), "late.md")
+	if err := os.WriteFile(path, []byte(cliFiles["late.md"]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "template", "check", path)
+	cmd.Stdout = full
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("template check on a full disk: %v, want exit code 3", err)
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/parquet-go/parquet-go"
 
@@ -126,15 +124,8 @@ func etlFiles(t *testing.T, dir string) map[string]string {
 // put stores an object in the stack's bucket.
 func put(t *testing.T, s *stack, key, text string) {
 	t.Helper()
-	vars := make(map[string]string)
-	for _, e := range s.env {
-		name, value, _ := strings.Cut(e, "=")
-		vars[name] = value
-	}
-	client := s3sink.NewClient(aws.Config{
-		Region: vars["AWS_REGION"], Credentials: credentials.NewStaticCredentialsProvider(vars["AWS_ACCESS_KEY_ID"], vars["AWS_SECRET_ACCESS_KEY"], ""),
-	}, func(o *s3.Options) { o.BaseEndpoint = new(vars["AWS_ENDPOINT_URL_S3"]) })
-	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: new(vars["UPWELL_BUCKET"]), Key: &key, Body: strings.NewReader(text)})
+	client := s3sink.NewClient(s.aws("AWS_ENDPOINT_URL_S3"))
+	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: new(s.vars()["UPWELL_BUCKET"]), Key: &key, Body: strings.NewReader(text)})
 	if err != nil {
 		t.Fatal(fmt.Errorf("put %s: %w", key, err))
 	}

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -336,18 +334,6 @@ func TestForeignProgram(t *testing.T) {
 			t.Errorf("worker %s says %q, want %q", flags, tail(p.stderr.String()), why)
 		}
 	}
-}
-
-// aws returns the configuration of clients of the stack, with the endpoint that the
-// variable names.
-func (s *stack) aws(variable string) aws.Config {
-	conf := aws.Config{Region: region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")}
-	for _, e := range s.env {
-		if url, ok := strings.CutPrefix(e, variable+"="); ok {
-			conf.BaseEndpoint = &url
-		}
-	}
-	return conf
 }
 
 // results returns a run's results by custom_id, as they lie in the bucket.

@@ -187,17 +187,10 @@ func newStack(t *testing.T, args ...string) *stack {
 		return strings.Contains(p.stdout.String(), "/_sim/ledger")
 	})
 	s := &stack{dir: filepath.Join(dir, "upwell")}
-	vars := make(map[string]string)
-	for _, e := range export.FindAllString(p.stdout.String(), -1) {
-		s.env = append(s.env, e)
-		name, value, _ := strings.Cut(e, "=")
-		vars[name] = value
-	}
+	s.env = append(s.env, export.FindAllString(p.stdout.String(), -1)...)
+	vars := s.vars()
 	s.mantle = strings.TrimSuffix(vars["OPENAI_BASE_URL"], "/openai/v1")
-	client := sqsqueue.NewClient(aws.Config{
-		Region: vars["AWS_REGION"], BaseEndpoint: new(vars["AWS_ENDPOINT_URL_SQS"]),
-		Credentials: credentials.NewStaticCredentialsProvider("local", "local", ""),
-	}, func(o *sqs.Options) { o.HTTPClient = &http.Client{Transport: plain{http.DefaultTransport}} })
+	client := s.sqs()
 	open := func(name string) *sqsqueue.Queue {
 		q, err := sqsqueue.Open(t.Context(), client, sqsqueue.Config{Queue: name, Dead: name})
 		if err != nil {
@@ -208,6 +201,28 @@ func newStack(t *testing.T, args ...string) *stack {
 	s.queue, s.dead = open(vars["UPWELL_QUEUE"]), open(vars["UPWELL_QUEUE"]+"-dead")
 	return s
 }
+
+// vars are the variables that the stack asks for.
+func (s *stack) vars() map[string]string {
+	vars := make(map[string]string)
+	for _, e := range s.env {
+		name, value, _ := strings.Cut(e, "=")
+		vars[name] = value
+	}
+	return vars
+}
+
+// aws returns the configuration of clients of the stack, with the endpoint that the
+// variable names.
+func (s *stack) aws(variable string) aws.Config {
+	vars := s.vars()
+	return aws.Config{
+		Region: vars["AWS_REGION"], BaseEndpoint: new(vars[variable]), HTTPClient: &http.Client{Transport: plain{http.DefaultTransport}},
+		Credentials: credentials.NewStaticCredentialsProvider(vars["AWS_ACCESS_KEY_ID"], vars["AWS_SECRET_ACCESS_KEY"], ""),
+	}
+}
+
+func (s *stack) sqs() *sqs.Client { return sqsqueue.NewClient(s.aws("AWS_ENDPOINT_URL_SQS")) }
 
 // launch starts the program with the environment that the stack asks for.
 func (s *stack) launch(t *testing.T, args ...string) *process {

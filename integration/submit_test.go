@@ -9,10 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"upwell/jobs"
 	"upwell/sink"
@@ -288,6 +291,35 @@ func TestSubmitAgain(t *testing.T) {
 	p.exits(t, 1)
 	p.says(t, "standard error", p.stderr.String(), []string{`submit the same input again, which writes it anew`})
 	s.submitsNothing(t, file, "nightly", 40)
+	s.launch(t, "verify", "nightly").exits(t, 0)
+}
+
+// TestSubmitAgainFIFO sends a job again within the five minutes in which a FIFO queue
+// takes no message twice: it is another message.
+func TestSubmitAgainFIFO(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "--latency", "1ms")
+	queues := s.sqs()
+	for _, name := range []string{"f.fifo", "f-dead.fifo"} {
+		_, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{"FifoQueue": "true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	storage := []string{"--queue", "f.fifo", "--dead-queue", "f-dead.fifo"}
+	file := filepath.Join(t.TempDir(), "nightly.jsonl")
+	manyJobs(t, file, 2)
+	work := func(args ...string) {
+		t.Helper()
+		s.launch(t, slices.Concat(args, storage)...).exits(t, 0)
+	}
+	work("submit", file)
+	work("worker", "--exit-when-empty=2s")
+	if err := os.RemoveAll(filepath.Join(s.dir, "runs/nightly/results")); err != nil {
+		t.Fatal(err)
+	}
+	work("submit", file, "--again")
+	work("worker", "--exit-when-empty=2s")
 	s.launch(t, "verify", "nightly").exits(t, 0)
 }
 

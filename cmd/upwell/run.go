@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,7 @@ import (
 // runCmd runs a file on this machine.
 type runCmd struct {
 	Input string `arg:"" placeholder:"INPUT" help:"${input_help}"`
-	Dir   string `name:"output" short:"o" required:"" type:"path" placeholder:"DIR" help:"Folder for the results. Give the same one again to go on where a run was."`
+	Dir   string `name:"output" short:"o" type:"path" placeholder:"DIR" help:"Folder for the results; needed, but for --estimate. Give the same one again to go on where a run was."`
 	inputFlags
 	schemaFlags
 	endpointFlags
@@ -48,7 +49,10 @@ type runCmd struct {
 
 // Run runs the file.
 func (c *runCmd) Run(ctx context.Context, e env) error {
-	file, template, err := c.openInput(ctx, e, c.Input)
+	if c.Dir == "" && !c.Estimate {
+		return fail(exitUsage, errors.New("no folder for the results: name it with --output or -o"))
+	}
+	file, template, err := c.openInput(ctx, e, c.Input, written(c.Dir)...)
 	if err != nil {
 		return err
 	}
@@ -100,6 +104,22 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	return s.conclude(end)
 }
 
+// written are the paths of what runs write to the folder dir, if there is one: no
+// input, though they may lie in the folder that is.
+func written(dir string) []string {
+	if dir == "" {
+		return nil
+	}
+	paths := []string{dir, filepath.Join(dir, objectsDir)}
+	files, _ := os.ReadDir(dir) // there are none before the first run
+	for _, f := range files {
+		if strings.HasSuffix(f.Name(), outputName("")) || strings.HasSuffix(f.Name(), errorsName("")) {
+			paths = append(paths, filepath.Join(dir, f.Name()))
+		}
+	}
+	return paths
+}
+
 // estimate says what the run would take. An earlier run over the same folder has left
 // what it found there.
 func (c *runCmd) estimate(ctx context.Context, e env, tally *estimate.Tally) error {
@@ -108,7 +128,7 @@ func (c *runCmd) estimate(ctx context.Context, e env, tally *estimate.Tally) err
 		return fail(exitUsage, err)
 	}
 	var results *s3sink.Sink
-	if _, err := os.Stat(filepath.Join(c.Dir, objectsDir, localBucket)); err == nil {
+	if _, err := os.Stat(filepath.Join(c.Dir, objectsDir, localBucket)); err == nil && c.Dir != "" {
 		folder := readFlags{Dir: c.Dir}
 		r, err := folder.open(ctx, e, readers)
 		if err != nil {
@@ -199,6 +219,9 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 	s.opener = opener.New(opener.Config{Client: objects, Bucket: localBucket, Run: s.run, Log: s.log})
 	_, resumed, err := record(serve, s.results, s.file, s.run, s.sum, &s.schemas, 0, false)
 	if err != nil {
+		return end, err
+	}
+	if err := settleDead(serve, s.env, s.results, s.run); err != nil {
 		return end, err
 	}
 	if err := s.budget.setBudget(serve, s.env, s.results, s.run); err != nil {

@@ -38,6 +38,10 @@ const (
 	// maxJob is the most that a job may take, as it is stored or sent, in bytes: an
 	// image of 20 MiB in base64, and a long prompt.
 	maxJob = 32 << 20
+
+	// stowTimeout bounds the storing of a job in S3, which goes on when a submit is
+	// interrupted.
+	stowTimeout = 2 * time.Minute
 )
 
 // A submission is a run on its way to the queue. First come the jobs that have never
@@ -65,8 +69,9 @@ type submission struct {
 	holdBack time.Duration
 	since    time.Time
 
-	// retryFailed sends what failed as well, of what is in doubt.
-	retryFailed bool
+	// retryFailed sends what failed as well, of what is in doubt. anew says that doubts
+	// are by the user's wish: a FIFO queue must not take what is sent for what was.
+	retryFailed, anew bool
 
 	// What is stored. store alone changes it, one call at a time.
 	checkpoint sink.Checkpoint
@@ -251,6 +256,9 @@ func (s *submission) prepare(ctx context.Context, d dispatch) (*sqsqueue.Outgoin
 			return nil, err
 		}
 		o.Again = true
+		if s.anew {
+			o.Once = rand.Text()
+		}
 		if !strings.HasSuffix(s.queue.URL(), ".fifo") {
 			o.Delay = max(0, s.holdBack-time.Since(s.since))
 		}
@@ -266,6 +274,8 @@ func stowed(ctx context.Context, queue *sqsqueue.Queue, results *s3sink.Sink, k 
 	if queue.Holds(text) {
 		return text, nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, stowTimeout, fmt.Errorf("S3 has not taken it within %v", stowTimeout))
+	defer cancel()
 	ref, err := results.PutJob(ctx, k, text)
 	return sqsqueue.Reference(k, ref), err
 }
@@ -338,13 +348,14 @@ func outgoing(item input.Item, run string, s *schemas) []byte {
 }
 
 // dressed returns the text of a job with its run's name on it, and the run's schema
-// if it has none.
+// if it has none, as SQS takes it.
 func dressed(job jobs.Job, text []byte, run string, s *schemas) ([]byte, error) {
 	text, err := s.give(job, text)
 	if err != nil {
 		return nil, err
 	}
-	return jobs.InRun(text, run)
+	text, err = jobs.InRun(text, run)
+	return sqsqueue.Escape(text), err
 }
 
 // batches groups jobs as they fit into one request.

@@ -51,8 +51,8 @@ func (f *inputFlags) readTemplate() (*prompt.Template, error) {
 }
 
 // openInput opens what is to be submitted, with the template that makes jobs of it, or
-// nil. AWS is asked for only when the input is there.
-func (f *inputFlags) openInput(ctx context.Context, e env, arg string) (*input.File, *prompt.Template, error) {
+// nil. AWS is asked for only for s3:// URLs. except are paths of what is no input.
+func (f *inputFlags) openInput(ctx context.Context, e env, arg string, except ...string) (*input.File, *prompt.Template, error) {
 	t, err := f.readTemplate()
 	if err != nil {
 		return nil, nil, err
@@ -61,11 +61,21 @@ func (f *inputFlags) openInput(ctx context.Context, e env, arg string) (*input.F
 	if err != nil {
 		return nil, nil, err
 	}
+	opts.Except = append(opts.Except, except...)
 	file, err := input.Open(ctx, arg, opts)
 	if ctx.Err() != nil {
 		return nil, nil, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
 	}
-	return file, t, fail(exitUsage, err)
+	return file, t, failInput(err)
+}
+
+// failInput says whether an error of an input is one of the input itself, or of the
+// way to it.
+func failInput(err error) error {
+	if _, ok := errors.AsType[*input.AccessError](err); ok {
+		return fail(exitConfig, err)
+	}
+	return fail(exitUsage, err)
 }
 
 // records yields the records that arg holds for a template.
@@ -80,7 +90,7 @@ func (f *recordFlags) records(ctx context.Context, e env, arg string, t *prompt.
 func (f *recordFlags) options(e env, t *prompt.Template) (input.Options, error) {
 	opts := input.Options{Stdin: e.stdin, Format: f.Format, Key: f.Key, SkipUnreadable: f.SkipUnreadable, S3: f.objectStore}
 	if t != nil {
-		opts.Template = t
+		opts.Template, opts.Except = t, t.Files()
 	}
 	switch r, size := utf8.DecodeRuneInString(f.Delimiter); {
 	case f.Delimiter == "":

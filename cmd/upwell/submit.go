@@ -24,22 +24,46 @@ type submitCmd struct {
 	Input string `arg:"" placeholder:"INPUT" help:"${input_help}"`
 	inputFlags
 	schemaFlags
-	queueFlags
-	storageFlags
+	submitPlace
 	awsFlags
 	budgetFlags
 	estimateFlags
 
 	Prices      string        `group:"Estimate:" type:"existingfile" placeholder:"FILE" env:"UPWELL_PRICES" help:"JSON file of prices that come before the built-in ones, for the estimate."`
 	RunName     string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Name of the run. Default: the file's name."`
-	Again       bool          `help:"Of a run that was submitted before, queue the jobs that have neither an answer nor failed. Each job is looked up, for one or two requests to S3; jobs that still wait in the queue will be there twice."`
+	Again       bool          `help:"Of a run that was submitted before, queue the jobs that have neither an answer nor failed. What the run has is looked up or listed, whichever takes fewer requests to S3; jobs that still wait in the queue will be there twice."`
 	RetryFailed bool          `help:"With --again: queue the jobs that failed as well."`
 	HoldBack    time.Duration `default:"15m" env:"UPWELL_HOLD_BACK" help:"After a submit was killed, a few jobs may be queued a second time. How long that second message is held back, so that the first is answered by then: longer than a call takes, and 15m at most. FIFO queues hold nothing back."`
 	DryRun      bool          `help:"Check the input, and queue nothing."`
 }
 
+// submitPlace says where queue and results are, as far as they are needed.
+type submitPlace struct {
+	Bucket    string `group:"Storage:" placeholder:"BUCKET" env:"UPWELL_BUCKET" help:"S3 bucket for results, or s3://bucket/prefix. Needed, but for --dry-run."`
+	Prefix    string `group:"Storage:" placeholder:"PREFIX" env:"UPWELL_PREFIX" help:"Prefix of all keys in the bucket."`
+	Queue     string `group:"Storage:" placeholder:"QUEUE" env:"UPWELL_QUEUE" help:"SQS queue of jobs, by name or URL. Needed, but for --dry-run and --estimate."`
+	DeadQueue string `group:"Storage:" placeholder:"QUEUE" env:"UPWELL_DEAD_QUEUE" help:"Dead-letter queue. Default: the target of the queue's redrive policy."`
+}
+
+// given reports what is needed and not there.
+func (c *submitCmd) given() error {
+	switch {
+	case c.DryRun:
+		return nil
+	case c.Bucket == "":
+		return errors.New("no bucket: name it with --bucket or UPWELL_BUCKET")
+	case c.Queue == "" && !c.Estimate:
+		return errors.New("no queue: name it with --queue or UPWELL_QUEUE")
+	default:
+		return nil
+	}
+}
+
 // Run submits the file.
 func (c *submitCmd) Run(ctx context.Context, e env) error {
+	if err := c.given(); err != nil {
+		return fail(exitUsage, err)
+	}
 	c.profile = c.Profile
 	file, template, err := c.openInput(ctx, e, c.Input)
 	if err != nil {
@@ -76,7 +100,8 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return fail(exitConfig, err)
 	}
-	results, err := c.sink(ctx, conf)
+	storage := storageFlags{Bucket: c.Bucket, Prefix: c.Prefix}
+	results, err := storage.sink(ctx, conf)
 	if err != nil {
 		return err
 	}
@@ -84,7 +109,8 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if c.Estimate {
 		return outlook.print(e.stdout, c.JSON)
 	}
-	queue, err := c.open(ctx, conf, e, 0)
+	jobQueue := queueFlags{Queue: c.Queue, DeadQueue: c.DeadQueue}
+	queue, err := jobQueue.open(ctx, conf, e, 0)
 	if err != nil {
 		return err
 	}
@@ -97,7 +123,7 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	}
 	s := submission{
 		env: e, file: file, name: c.RunName, schemas: &schemas, queue: queue, results: results,
-		holdBack: c.HoldBack, retryFailed: c.RetryFailed,
+		holdBack: c.HoldBack, retryFailed: c.RetryFailed, anew: c.Again,
 	}
 	if err := c.resume(ctx, &s, m, existed); err != nil {
 		return err
@@ -175,7 +201,7 @@ func checked(ctx context.Context, e env, file *input.File, run string, s *schema
 	if ctx.Err() != nil {
 		return sum, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
 	}
-	return sum, fail(exitUsage, err)
+	return sum, failInput(err)
 }
 
 // record stores what is submitted, and returns what is stored then, and whether it was
@@ -202,7 +228,7 @@ func record(ctx context.Context, results *s3sink.Sink, file *input.File, run str
 	}
 	switch {
 	case errors.Is(err, s3sink.ErrOtherRun):
-		return stored, true, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s, and the input or the schemas differ: choose another name with --run",
+		return stored, true, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s, and the input, the template or the schemas differ: choose another name with --run",
 			run, stored.Count, stored.Input, stored.Created.Format(time.DateTime)))
 	case ctx.Err() != nil:
 		return stored, false, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))

@@ -122,7 +122,7 @@ func (c *templateCheckCmd) fill(ctx context.Context, e env, t *prompt.Template, 
 		case ctx.Err() != nil:
 			return fail(exitInterrupted, errors.New("interrupted"))
 		case err != nil:
-			return fail(exitUsage, err)
+			return failInput(err)
 		}
 		maps.Copy(given, r.Values)
 		f.records = f.records || !isDocument(r)
@@ -245,7 +245,8 @@ func (m *mirror) candidate(ctx context.Context, t *prompt.Template, r prompt.Rec
 const shownText = 900
 
 // print prints the checkup.
-func (c *templateCheckCmd) print(w io.Writer, f *checkup) error {
+func (c *templateCheckCmd) print(out io.Writer, f *checkup) error {
+	w := new(strings.Builder)
 	fmt.Fprintf(w, "template %s\n", dead.Clean(f.Template))
 	progress.Table(w, f.rows())
 	style := dead.Style{Longest: shownText, Ends: true}
@@ -265,7 +266,7 @@ func (c *templateCheckCmd) print(w io.Writer, f *checkup) error {
 	for _, h := range f.Hints {
 		fmt.Fprintln(w, "hint:", h)
 	}
-	_, err := fmt.Fprint(w)
+	_, err := io.WriteString(out, w.String())
 	return err
 }
 

@@ -61,7 +61,7 @@ func (c *verifyCmd) Run(ctx context.Context, e env) error {
 	}
 	if c.Input != "" {
 		c.profile = c.Profile
-		file, _, err := c.openInput(ctx, e, c.Input)
+		file, _, err := c.openInput(ctx, e, c.Input, written(c.Dir)...)
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (c *verifyCmd) submitted(ctx context.Context, e env, file *input.File, from
 		return nil, fail(exitInterrupted, errors.New("interrupted"))
 	}
 	if err != nil {
-		return nil, fail(exitUsage, err)
+		return nil, failInput(err)
 	}
 	m, err := from.Manifest(ctx, c.RunName)
 	switch {

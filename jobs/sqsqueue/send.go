@@ -303,6 +303,15 @@ func Reference(k jobs.Key, ref string) []byte {
 // escapes spells the characters that JSON lets stand and SQS does not take.
 var escapes = strings.NewReplacer("\ufffe", `\ufffe`, "\uffff", `\uffff`)
 
+// Escape returns the text of a job with those characters in it that SQS does not take,
+// and JSON lets stand within strings, spelt as escapes. It means the same.
+func Escape(text []byte) []byte {
+	if !bytes.Contains(text, []byte("\ufffe")) && !bytes.Contains(text, []byte("\uffff")) {
+		return text
+	}
+	return []byte(escapes.Replace(string(text)))
+}
+
 func legal(r rune) rune {
 	if illegal(r) {
 		return ' '

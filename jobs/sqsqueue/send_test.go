@@ -1,6 +1,7 @@
 package sqsqueue_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -338,6 +339,20 @@ func TestFits(t *testing.T) {
 				t.Errorf("Send = %v, queued %d, want it queued as it is", err, len(ms))
 			}
 		})
+	}
+}
+
+// What SQS does not take is spelt otherwise, and nothing else is touched.
+func TestEscape(t *testing.T) {
+	for _, text := range []string{`{"a":"é😀"}`, "{\"a\":\"x\uffffy\ufffez\ufffd\"}"} {
+		got := sqsqueue.Escape([]byte(text))
+		var was, is map[string]string
+		if err := errors.Join(json.Unmarshal([]byte(text), &was), json.Unmarshal(got, &is)); err != nil || was["a"] != is["a"] {
+			t.Errorf("Escape(%q) = %q, %v, want the same JSON", text, got, err)
+		}
+		if err := sqsqueue.Fits(got); err != nil {
+			t.Errorf("Escape(%q) = %q: %v", text, got, err)
+		}
 	}
 }
 

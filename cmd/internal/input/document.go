@@ -63,6 +63,13 @@ func (s *source) record(ctx context.Context, e entry) (rec prompt.Record, warnin
 	if e.size > maxDocument {
 		return rec, nil, &document.UnreadableError{Name: place, Reason: fmt.Sprintf("%d MiB, and a document may have %d: split it", e.size>>20, maxDocument>>20)}
 	}
+	// A document of S3 takes a round trip, so that more are loaded than read, but
+	// no more than memory has room for. One is always allowed.
+	weight := min(max(e.size, 1), aheadBytes)
+	if err := s.loaded.Acquire(ctx, weight); err != nil {
+		return rec, nil, context.Cause(ctx)
+	}
+	defer s.loaded.Release(weight)
 	data, err := s.load(ctx, e)
 	if err != nil {
 		return rec, nil, err

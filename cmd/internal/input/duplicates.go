@@ -39,8 +39,7 @@ func newDuplicates() *duplicates { return &duplicates{seed: maphash.MakeSeed()} 
 // close removes what was written.
 func (d *duplicates) close() {
 	if d.file != nil {
-		_ = d.file.Close()
-		_ = os.Remove(d.file.Name())
+		_ = dropTemp(d.file)
 	}
 }
 
@@ -55,7 +54,7 @@ func (d *duplicates) add(id string, line int) error {
 // spill writes the chunk as one more sorted run.
 func (d *duplicates) spill() (err error) {
 	if d.file == nil {
-		if d.file, err = os.CreateTemp("", "upwell-ids-*"); err != nil {
+		if d.file, err = tempFile(); err != nil {
 			return err
 		}
 	}
@@ -75,26 +74,32 @@ func (d *duplicates) spill() (err error) {
 // A pair is two lines with equal hashes.
 type pair struct{ first, second int }
 
-// pairs returns up to most pairs of lines that may have equal ids, by line.
-func (d *duplicates) pairs(most int) ([]pair, error) {
+// pairs returns the first pairs of lines that may have equal ids, by line, up to most
+// of them, and how many there are in all.
+func (d *duplicates) pairs(most int) (found []pair, total int, err error) {
 	slices.SortFunc(d.chunk, compare)
-	var found []pair
+	first := func() {
+		slices.SortFunc(found, func(a, b pair) int { return cmp.Compare(a.second, b.second) })
+		found = found[:min(len(found), most)]
+	}
 	var last seen
 	have := false
-	err := d.merge(func(s seen) bool {
-		if have && s.hash == last.hash {
-			found = append(found, pair{int(last.line), int(s.line)})
-			return len(found) < most
+	err = d.merge(func(s seen) {
+		if !have || s.hash != last.hash {
+			last, have = s, true
+			return
 		}
-		last, have = s, true
-		return true
+		total++
+		if found = append(found, pair{int(last.line), int(s.line)}); len(found) >= 2*most+64 {
+			first()
+		}
 	})
-	slices.SortFunc(found, func(a, b pair) int { return cmp.Compare(a.second, b.second) })
-	return found, err
+	first()
+	return found, total, err
 }
 
-// merge calls f for every id in the order of hashes, until f returns false.
-func (d *duplicates) merge(f func(seen) bool) error {
+// merge calls f for every id in the order of hashes.
+func (d *duplicates) merge(f func(seen)) error {
 	var h runHeap
 	var offset int64
 	for _, n := range d.runs {
@@ -112,9 +117,7 @@ func (d *duplicates) merge(f func(seen) bool) error {
 	}
 	heap.Init(&h)
 	for len(h) > 0 {
-		if !f(h[0].head) {
-			return nil
-		}
+		f(h[0].head)
 		ok, err := h[0].next()
 		switch {
 		case err != nil:

@@ -30,9 +30,9 @@ func TestDuplicatesAcrossTheDisk(t *testing.T) {
 	if len(d.runs) < 2 || d.file == nil {
 		t.Fatalf("%d runs were written, want at least two", len(d.runs))
 	}
-	pairs, err := d.pairs(10)
+	pairs, total, err := d.pairs(10)
 	want := []pair{{1, n + 2}, {9, 2*n + 4}, {2*n + 3, 2*n + 5}}
-	if err != nil || fmt.Sprint(pairs) != fmt.Sprint(want) {
-		t.Errorf("pairs = %v, %v, want %v", pairs, err, want)
+	if err != nil || fmt.Sprint(pairs) != fmt.Sprint(want) || total != 3 {
+		t.Errorf("pairs = %v of %d, %v, want %v", pairs, total, err, want)
 	}
 }

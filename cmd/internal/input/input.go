@@ -40,7 +40,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -101,6 +100,11 @@ type Options struct {
 	// Documents reads documents. Default: the zero [document.Reader].
 	Documents *document.Reader
 
+	// Except are paths of files and folders of this machine that are no input though
+	// they lie in the folder that is: the template, and where the results go. There
+	// need be nothing at them.
+	Except []string
+
 	// Progress is told how far Check is. Default: one that [File.Progress] returns.
 	Progress *Progress
 }
@@ -134,7 +138,7 @@ func Open(ctx context.Context, arg string, opts Options) (_ *File, err error) {
 	if opts.Progress == nil {
 		opts.Progress = new(Progress)
 	}
-	f := &File{Name: arg, run: runOf(arg), progress: opts.Progress}
+	f := &File{Name: arg, progress: opts.Progress}
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -147,6 +151,7 @@ func Open(ctx context.Context, arg string, opts Options) (_ *File, err error) {
 	if err != nil {
 		return nil, err
 	}
+	f.run = runOf(st)
 	f.closers = append(f.closers, st)
 	if opts.Template == nil {
 		return f, f.openBatch(ctx, st)
@@ -161,12 +166,12 @@ func Open(ctx context.Context, arg string, opts Options) (_ *File, err error) {
 
 // openBatch opens what is a batch file already.
 func (f *File) openBatch(ctx context.Context, st store) error {
-	if st.several() {
-		return fmt.Errorf("%s is a folder: %s", f.Name, needsTemplate)
-	}
 	for e, err := range st.list(ctx) {
 		if err != nil {
 			return err
+		}
+		if st.several() {
+			return fmt.Errorf("%s is a folder or several files: %s", f.Name, needsTemplate)
 		}
 		if p := st.local(e); p != "" {
 			f.path = p
@@ -188,7 +193,7 @@ func (f *File) openBatch(ctx context.Context, st store) error {
 		f.stream, err = f.batch(counted{r, &f.progress.Bytes}, e.path)
 		return err
 	}
-	return fmt.Errorf("%s: nothing is there", f.Name)
+	return fmt.Errorf("%s: %s", st.nothing(), needsTemplate)
 }
 
 const needsTemplate = "give --template FILE, which makes a job of each row or document, or name an OpenAI batch file, one JSON object on a line"
@@ -236,23 +241,13 @@ var notInRun = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 // folder's.
 func (f *File) Run() string { return f.run }
 
-func runOf(arg string) string {
-	if arg == "-" {
-		return "stdin"
+func runOf(st store) string {
+	p, remote := strings.CutPrefix(st.place(""), "s3://")
+	if abs, err := filepath.Abs(p); err == nil && !remote { // . and .. are names too
+		p = abs
 	}
-	if url, ok := strings.CutPrefix(arg, "s3://"); ok {
-		arg = url
-	} else if base, _ := splitGlob(filepath.ToSlash(arg)); base != "" {
-		arg = base
-	}
-	if base, pattern := splitGlob(arg); pattern != "" {
-		arg = base
-	}
-	if abs, err := filepath.Abs(arg); err == nil && path.Clean(arg) == "." {
-		arg = abs
-	}
-	base := filepath.Base(arg)
-	if info, err := os.Stat(arg); err != nil || !info.IsDir() {
+	base := filepath.Base(p)
+	if !st.several() {
 		base = plainName(base)
 		base = strings.TrimSuffix(base, filepath.Ext(base))
 	}

@@ -109,7 +109,7 @@ func TestCheckListsTheFirstProblems(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	if _, err := input.Open(t.Context(), t.TempDir(), input.Options{}); err == nil || !strings.Contains(err.Error(), "folder") {
+	if _, err := input.Open(t.Context(), filepath.Dir(file(t, job("a", "")).Name), input.Options{}); err == nil || !strings.Contains(err.Error(), "folder") {
 		t.Errorf("Open(folder) = %v, want an error that says so", err)
 	}
 	f, err := input.Open(t.Context(), "-", input.Options{Stdin: strings.NewReader(job("a", "") + "\n")})

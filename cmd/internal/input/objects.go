@@ -17,7 +17,8 @@ import (
 // single one.
 type objects struct {
 	folder  s3sink.Folder
-	name    string // as the user wrote it, without a slash at its end
+	url     string // as the user wrote it
+	name    string // that part of it before the pattern, without a slash at its end
 	pattern string // or empty
 	only    *entry // nil for a prefix
 }
@@ -31,27 +32,26 @@ func findObjects(ctx context.Context, url string, opts *Options) (store, error) 
 	}
 	client, err := opts.S3(ctx)
 	if err != nil {
-		return nil, err
+		return nil, accessed(ctx, url, err)
 	}
 	base, pattern := splitGlob(key)
+	if key != "" && !strings.HasSuffix(key, "/") { // a key may have in it what makes a glob
+		dir, name := path.Split(key)
+		folder := s3sink.NewFolder(client, bucket, dir)
+		found, err := folder.Stat(ctx, name)
+		if err == nil {
+			return &objects{folder: folder, url: url, name: url, only: &entry{path: name, size: found.Size, version: found.ETag}}, nil
+		}
+		// Who may list only is not told that there is no such object.
+		if !errors.Is(err, fs.ErrNotExist) && pattern == "" {
+			return nil, accessed(ctx, url, err)
+		}
+	}
 	if err := checkGlob(pattern); err != nil {
 		return nil, err
 	}
-	o := &objects{name: "s3://" + path.Join(bucket, base), pattern: pattern}
-	if pattern == "" && key != "" && !strings.HasSuffix(key, "/") {
-		dir, name := path.Split(key)
-		o.folder = s3sink.NewFolder(client, bucket, dir)
-		found, err := o.folder.Stat(ctx, name)
-		if err == nil {
-			o.only = &entry{path: name, size: found.Size, version: found.ETag}
-			return o, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-	}
-	o.folder = s3sink.NewFolder(client, bucket, base)
-	return o, o.folder.Check(ctx)
+	o := &objects{folder: s3sink.NewFolder(client, bucket, base), url: url, name: "s3://" + path.Join(bucket, base), pattern: pattern}
+	return o, accessed(ctx, url, o.folder.Check(ctx))
 }
 
 func (o *objects) list(ctx context.Context) iter.Seq2[entry, error] {
@@ -61,7 +61,7 @@ func (o *objects) list(ctx context.Context) iter.Seq2[entry, error] {
 	return func(yield func(entry, error) bool) {
 		for f, err := range o.folder.Files(ctx) {
 			if err != nil {
-				yield(entry{}, err)
+				yield(entry{}, accessed(ctx, o.url, err))
 				return
 			}
 			if hidden(f.Name) || strings.HasSuffix(f.Name, "/") || !matches(o.pattern, f.Name) {
@@ -78,7 +78,25 @@ func (o *objects) list(ctx context.Context) iter.Seq2[entry, error] {
 func hidden(p string) bool { return strings.HasPrefix(p, ".") || strings.Contains(p, "/.") }
 
 func (o *objects) open(ctx context.Context, e entry) (io.ReadCloser, error) {
-	return o.folder.Open(ctx, s3sink.File{Name: e.path, Size: e.size, ETag: e.version})
+	place := o.place(e.path)
+	r, err := o.folder.Open(ctx, s3sink.File{Name: e.path, Size: e.size, ETag: e.version})
+	if err != nil {
+		return nil, accessed(ctx, place, err)
+	}
+	return accessing{r, func(err error) error { return accessed(ctx, place, err) }}, nil
+}
+
+func (o *objects) title() string { return printable(o.url) }
+
+func (o *objects) nothing() string {
+	switch {
+	case o.pattern != "":
+		return "no object matches " + o.title()
+	case strings.HasSuffix(o.url, "/"):
+		return o.title() + " holds no files"
+	default:
+		return fmt.Sprintf("there is no object %s and nothing beneath it", o.title())
+	}
 }
 
 func (o *objects) place(p string) string {

@@ -3,6 +3,7 @@ package input_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -95,7 +96,7 @@ func TestObjectErrors(t *testing.T) {
 	for url, want := range map[string]string{
 		"s3://":                  "want s3://BUCKET/KEY",
 		"s3://bkt/none/":         "s3://bkt/none/ holds no files",
-		"s3://bkt/in":            "s3://bkt/in is a folder: give --template",
+		"s3://bkt/in":            "s3://bkt/in is a folder or several files: give --template",
 		"s3://bkt/in/bad.jsonl":  "s3://bkt/in/bad.jsonl:1: not JSON",
 		"s3://nobucket/in":       "no such bucket",
 		"s3://nobucket/in/":      "no such bucket",
@@ -158,4 +159,117 @@ func FuzzTables(f *testing.F) {
 			seen[rec.ID] = true
 		}
 	})
+}
+
+// TestKeysLikeGlobs finds an object whose key has in it what makes a glob.
+func TestKeysLikeGlobs(t *testing.T) {
+	store := bucketOf(t, map[string]string{"in/a[1].txt": "first", "in/a1.txt": "second", "in/[.txt": "third"})
+	for url, want := range map[string]struct{ ids, run string }{
+		"s3://bkt/in/a[1].txt": {"a[1].txt", "a-1"},
+		"s3://bkt/in/[.txt":    {"[.txt", "default"},
+		"s3://bkt/in/a[1].tx?": {"a1.txt", "in"},
+	} {
+		f, _ := checked(t, url, input.Options{Template: template(t), S3: store})
+		if ids, _ := prompts(t, f); !slices.Equal(ids, strings.Fields(want.ids)) || f.Run() != want.run {
+			t.Errorf("%s: %q in run %s, want %+v", url, ids, f.Run(), want)
+		}
+	}
+}
+
+// TestNoObject says what is not there.
+func TestNoObject(t *testing.T) {
+	store := bucketOf(t, map[string]string{"in/a.csv": "a\n1\n"})
+	for url, want := range map[string]string{
+		"s3://bkt/typo.jsonl": "there is no object s3://bkt/typo.jsonl and nothing beneath it: ",
+		"s3://bkt/2026/":      "s3://bkt/2026/ holds no files: ",
+		"s3://bkt/in/*.xyz":   "no object matches s3://bkt/in/*.xyz: ",
+	} {
+		for _, opts := range []input.Options{{S3: store}, {S3: store, Template: template(t)}} {
+			if got := problems(t, url, opts); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: %s\nwant %q", url, got, want)
+			}
+		}
+	}
+}
+
+// failing is what gives no credentials.
+type failing struct{}
+
+// Retrieve implements [aws.CredentialsProvider].
+func (failing) Retrieve(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{}, errors.New("no EC2 IMDS role found")
+}
+
+// TestAccess tells what is wrong with the way to S3 from what is wrong with the input,
+// and says what to do.
+func TestAccess(t *testing.T) {
+	store := bucketOf(t, map[string]string{"in/a.txt": "x", "x.jsonl": "no job"})
+	good, err := store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(change func(*s3.Options)) func(context.Context) (*s3.Client, error) {
+		return func(context.Context) (*s3.Client, error) {
+			return s3.New(good.Options(), change, func(o *s3.Options) { o.Retryer = aws.NopRetryer{} }), nil
+		}
+	}
+	for name, tt := range map[string]struct {
+		url    string
+		client func(context.Context) (*s3.Client, error)
+		access bool
+		want   string
+	}{
+		"credentials": {"s3://bkt/in/", with(func(o *s3.Options) { o.Credentials = aws.NewCredentialsCache(failing{}) }), true, "s3://bkt/in/: no AWS credentials that work: set AWS_PROFILE, "},
+		"other keys":  {"s3://bkt/in/", with(func(o *s3.Options) { o.Credentials = credentials.NewStaticCredentialsProvider("OTHER", "wrong", "") }), true, "credentials"},
+		"network":     {"s3://bkt/in/*.txt", with(func(o *s3.Options) { o.BaseEndpoint = new("http://127.0.0.1:1") }), true, "S3 cannot be reached: check the network"},
+		"bucket":      {"s3://nobucket/in/", store, true, "no such bucket: create it"},
+		"a profile": {"s3://bkt/in/", func(context.Context) (*s3.Client, error) {
+			return nil, errors.New("aws configuration: no profile x")
+		}, true, "correct AWS_PROFILE"},
+		"no object": {"s3://bkt/none", store, false, "there is no object"},
+		"the input": {"s3://bkt/x.jsonl", store, false, "not JSON"},
+	} {
+		opts := input.Options{S3: tt.client}
+		f, err := input.Open(t.Context(), tt.url, opts)
+		if err == nil {
+			_, err = input.Check(t.Context(), f, "r", anything)
+			f.Close()
+		}
+		_, access := errors.AsType[*input.AccessError](err)
+		if err == nil || access != tt.access || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, of the access: %v, want %q, %v", name, err, access, tt.want, tt.access)
+		}
+	}
+}
+
+// TestAccessIsLost marks what fails once the reading has begun.
+func TestAccessIsLost(t *testing.T) {
+	store := bucketOf(t, map[string]string{"in/a.txt": "x"})
+	client, err := store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := input.Open(t.Context(), "s3://bkt/in/", input.Options{Template: template(t), S3: func(context.Context) (*s3.Client, error) { return client, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, remove := range []func() error{
+		func() error {
+			_, err := client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: new("bkt"), Key: new("in/a.txt")})
+			return err
+		},
+		func() error {
+			_, err := client.DeleteBucket(t.Context(), &s3.DeleteBucketInput{Bucket: new("bkt")})
+			return err
+		},
+	} {
+		if err := remove(); err != nil {
+			t.Skip(err)
+		}
+	}
+	_, err = input.Check(t.Context(), f, "r", anything)
+	if _, ok := errors.AsType[*input.AccessError](err); !ok {
+		t.Errorf("Check = %v, want an error of the access", err)
+	}
 }

@@ -1,6 +1,7 @@
 package input
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -63,6 +64,9 @@ func damaged(err *error) {
 
 func (p *parquetTable) open(in io.ReaderAt, size int64) (file *parquet.File, err error) {
 	defer damaged(&err)
+	if err := checkFooter(in, size); err != nil {
+		return nil, err
+	}
 	// The page index and the filters are for those who look for some rows.
 	file, err = parquet.OpenFile(in, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(1<<20))
 	if err != nil {
@@ -75,10 +79,30 @@ func (p *parquetTable) open(in io.ReaderAt, size int64) (file *parquet.File, err
 	return file, nil
 }
 
+// checkFooter reports what is wrong with the end of a file: its length, which the
+// library takes as much memory for as it says.
+func checkFooter(in io.ReaderAt, size int64) error {
+	const end = 8 // the length, and the magic bytes again
+	var b [end]byte
+	if size < end+int64(len(parquetMagic)) {
+		return badRow("%d bytes are no Parquet file: was it copied in full?", size)
+	}
+	if _, err := in.ReadAt(b[:], size-end); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if length := int64(binary.LittleEndian.Uint32(b[:])); length > size-end || string(b[4:7]) != parquetMagic[:3] {
+		return badRow("it does not end like a Parquet file: was it copied in full?")
+	}
+	return nil
+}
+
 // group yields the rows of a row group.
 func (p *parquetTable) group(group parquet.RowGroup) (err error) {
-	rows := group.Rows()
-	defer func() { err = errors.Join(err, rows.Close()) }()
+	rows, err := p.start(group)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop(rows)) }()
 	batch := make([]parquet.Row, handed)
 	made := make([]row, 0, handed)
 	for {
@@ -111,6 +135,16 @@ func (p *parquetTable) group(group parquet.RowGroup) (err error) {
 			return badRow("it is damaged: no rows where there have to be some")
 		}
 	}
+}
+
+func (p *parquetTable) start(group parquet.RowGroup) (rows parquet.Rows, err error) {
+	defer damaged(&err)
+	return group.Rows(), nil
+}
+
+func (p *parquetTable) stop(rows parquet.Rows) (err error) {
+	defer damaged(&err)
+	return rows.Close()
 }
 
 func (p *parquetTable) next(rows parquet.Rows, batch []parquet.Row) (n int, err error) {

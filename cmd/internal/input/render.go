@@ -109,7 +109,7 @@ func (c *checker) render(ctx context.Context, out *spool) error {
 				return err
 			}
 			if err := out.add(o.line, o.place); err != nil {
-				return fmt.Errorf("temporary file: %w", err)
+				return err
 			}
 		}
 	}

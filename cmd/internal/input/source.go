@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sync/semaphore"
+
 	"upwell/cmd/internal/document"
 )
 
@@ -20,7 +22,8 @@ type source struct {
 	tables bool
 	bytes  int64
 
-	reading chan struct{} // has a token for each document that is read at the same time
+	loaded  *semaphore.Weighted // has the bytes of the documents that are in memory
+	reading chan struct{}       // has a token for each document that is read at the same time
 	warnings
 }
 
@@ -37,7 +40,7 @@ func newSource(ctx context.Context, st store, opts Options) (*source, error) {
 	if len(opts.Key) == 0 {
 		opts.Key = opts.Template.Key()
 	}
-	s := &source{store: st, name: st.place(""), opts: opts, reading: make(chan struct{}, readers())}
+	s := &source{store: st, name: st.title(), opts: opts, loaded: semaphore.NewWeighted(aheadBytes), reading: make(chan struct{}, readers())}
 	if err := s.survey(ctx); err != nil {
 		return nil, err
 	}
@@ -65,11 +68,11 @@ func (s *source) survey(ctx context.Context) error {
 	switch {
 	case documents.n > 0 && tables.n > 0:
 		return fmt.Errorf("%s holds both documents (%s) and tables (%s): give one kind, for example the glob '%s'",
-			s.name, &documents, &tables, s.place("*"+path.Ext(cmp.Or(documents.first...))))
+			s.name, &documents, &tables, s.place("**/*"+path.Ext(cmp.Or(documents.first...))))
 	case documents.n+tables.n == 0 && others.n > 0:
 		return fmt.Errorf("%s holds nothing that can be read, only %s: want %s", s.name, &others, readable)
 	case documents.n+tables.n == 0:
-		return fmt.Errorf("%s holds no files: want %s", s.name, readable)
+		return fmt.Errorf("%s: want %s", s.nothing(), readable)
 	}
 	if others.n > 0 {
 		s.warn("%s: left out %s", s.name, &others)

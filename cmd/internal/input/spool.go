@@ -40,7 +40,7 @@ func (f *File) spooling(write func(*spool) error) error {
 		return err
 	}
 	if err := s.finish(); err != nil {
-		return fmt.Errorf("temporary file in %s: %w", os.TempDir(), err)
+		return ofTemp(err)
 	}
 	f.spool = s
 	return nil
@@ -63,13 +63,24 @@ func dropTemp(f *os.File) error {
 }
 
 // Write implements io.Writer.
-func (s *spool) Write(p []byte) (int, error) { return s.enc.Write(p) }
+func (s *spool) Write(p []byte) (int, error) {
+	n, err := s.enc.Write(p)
+	return n, ofTemp(err)
+}
+
+// ofTemp says of an error where the temporary file is: the disk may be full.
+func ofTemp(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("temporary file in %s: %w", os.TempDir(), err)
+}
 
 // add writes the job of the record at a place. A line of JSON has no tab in its
 // strings, and a place none at all.
 func (s *spool) add(text []byte, place string) error {
 	for _, p := range [][]byte{text, {'\t'}, []byte(place), {'\n'}} {
-		if _, err := s.enc.Write(p); err != nil {
+		if _, err := s.Write(p); err != nil {
 			return err
 		}
 	}
@@ -105,7 +116,7 @@ func (s *spool) finish() (err error) {
 func (s *spool) open() (io.ReadCloser, error) {
 	r, err := expand(io.NewSectionReader(s.file, 0, s.size))
 	if err != nil {
-		return nil, fmt.Errorf("temporary file: %w", err)
+		return nil, ofTemp(err)
 	}
 	return r, nil
 }

@@ -30,8 +30,15 @@ type store interface {
 
 	open(ctx context.Context, e entry) (io.ReadCloser, error)
 
-	// place is the path as the user would write it.
+	// place is the path as the user would write it. That of the empty path has no
+	// pattern in it.
 	place(path string) string
+
+	// title is what the user called the whole of it.
+	title() string
+
+	// nothing says that list yields nothing.
+	nothing() string
 
 	// several reports whether it may hold more than one file.
 	several() bool
@@ -57,13 +64,13 @@ func find(ctx context.Context, arg string, opts *Options) (store, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if base, pattern := splitGlob(filepath.ToSlash(arg)); pattern != "" {
-			return newFolder(cmp.Or(base, "."), base, pattern)
+			return newFolder(cmp.Or(base, "."), base, pattern, opts.Except)
 		}
 		return nil, err
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return newFolder(arg, strings.TrimRight(filepath.ToSlash(arg), "/"), "")
+		return newFolder(arg, cmp.Or(strings.TrimRight(filepath.ToSlash(arg), "/"), "/"), "", opts.Except)
 	case !info.Mode().IsRegular(): // a pipe, such as a shell's <(…), can be read once
 		r, err := os.Open(arg)
 		return &stream{name: arg, r: r}, err
@@ -87,6 +94,8 @@ func one(e entry) iter.Seq2[entry, error] {
 
 func (s *single) open(context.Context, entry) (io.ReadCloser, error) { return os.Open(s.path) }
 func (s *single) place(string) string                                { return printable(s.path) }
+func (s *single) title() string                                      { return printable(s.path) }
+func (s *single) nothing() string                                    { return "nothing is at " + s.title() }
 func (s *single) several() bool                                      { return false }
 func (s *single) local(entry) string                                 { return s.path }
 func (s *single) Close() error                                       { return nil }
@@ -103,6 +112,8 @@ func (s *stream) open(context.Context, entry) (io.ReadCloser, error) {
 	return io.NopCloser(s.r), nil
 }
 func (s *stream) place(string) string { return printable(s.name) }
+func (s *stream) title() string       { return printable(s.name) }
+func (s *stream) nothing() string     { return "nothing is at " + s.title() }
 func (s *stream) several() bool       { return false }
 func (s *stream) local(entry) string  { return "" }
 
@@ -118,11 +129,14 @@ func (s *stream) Close() error {
 // a glob matches. Hidden files are none of it, and links are not followed out of it.
 type folder struct {
 	root    *os.Root
-	name    string // as the user wrote it
+	name    string // as the user wrote it, but for the pattern
 	pattern string // or empty
+	except  []fs.FileInfo
 }
 
-func newFolder(dir, name, pattern string) (*folder, error) {
+// newFolder opens the folder dir. except are the paths of what is none of it; there
+// may be nothing at them.
+func newFolder(dir, name, pattern string, except []string) (*folder, error) {
 	if err := checkGlob(pattern); err != nil {
 		return nil, err
 	}
@@ -130,7 +144,13 @@ func newFolder(dir, name, pattern string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &folder{root, name, pattern}, nil
+	f := &folder{root: root, name: name, pattern: pattern}
+	for _, p := range except {
+		if info, err := os.Stat(p); err == nil {
+			f.except = append(f.except, info)
+		}
+	}
+	return f, nil
 }
 
 func (f *folder) list(ctx context.Context) iter.Seq2[entry, error] {
@@ -157,6 +177,12 @@ func (f *folder) walk(ctx context.Context, dir string, yield func(entry, error) 
 		}
 		p := path.Join(dir, d.Name())
 		if d.IsDir() {
+			if f.excepted(d) {
+				if f.deep() && !yield(entry{path: p, why: notInput}, nil) {
+					return false
+				}
+				continue
+			}
 			if !f.walk(ctx, p, yield) {
 				return false
 			}
@@ -170,6 +196,28 @@ func (f *folder) walk(ctx context.Context, dir string, yield func(entry, error) 
 		}
 	}
 	return true
+}
+
+// notInput is why a file or folder is left out that the command names as something
+// else.
+const notInput = "of the template or of the results"
+
+// excepted reports whether the command names a folder as something else.
+func (f *folder) excepted(d fs.DirEntry) bool {
+	if len(f.except) == 0 {
+		return false
+	}
+	info, err := d.Info()
+	return err == nil && f.isExcept(info)
+}
+
+func (f *folder) isExcept(info fs.FileInfo) bool {
+	return slices.ContainsFunc(f.except, func(other fs.FileInfo) bool { return os.SameFile(info, other) })
+}
+
+// deep reports whether what lies in folders may match.
+func (f *folder) deep() bool {
+	return f.pattern == "" || f.pattern == "**" || strings.Contains(f.pattern, "/")
 }
 
 func (f *folder) entry(p string, d fs.DirEntry) (entry, error) {
@@ -189,6 +237,8 @@ func (f *folder) entry(p string, d fs.DirEntry) (entry, error) {
 		e.why = "a link to a folder"
 	case !info.Mode().IsRegular():
 		e.why = "not a file"
+	case f.isExcept(info):
+		e.why = notInput
 	}
 	e.size = info.Size()
 	return e, nil
@@ -198,8 +248,15 @@ func (f *folder) open(_ context.Context, e entry) (io.ReadCloser, error) {
 	return f.root.Open(filepath.FromSlash(e.path))
 }
 func (f *folder) place(p string) string { return printable(path.Join(f.name, p)) }
-func (f *folder) several() bool         { return true }
-func (f *folder) local(entry) string    { return "" }
+func (f *folder) title() string         { return f.place(f.pattern) }
+func (f *folder) nothing() string {
+	if f.pattern != "" {
+		return "no file matches " + f.title()
+	}
+	return f.title() + " holds no files"
+}
+func (f *folder) several() bool      { return true }
+func (f *folder) local(entry) string { return "" }
 
 // Close implements io.Closer.
 func (f *folder) Close() error { return f.root.Close() }

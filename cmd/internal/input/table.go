@@ -193,6 +193,9 @@ func (s *source) table(ctx context.Context, e entry, use func(iter.Seq2[row, err
 	}
 	defer file.Close()
 	in, err := expand(counted{file, &s.opts.Progress.Bytes})
+	if _, lost := errors.AsType[*AccessError](err); lost {
+		return err
+	}
 	if err != nil {
 		return use(ends(badRow("%v", err)))
 	}

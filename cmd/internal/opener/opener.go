@@ -135,7 +135,7 @@ func (o *Opener) refer(p *worker.Parcel, obj foreign.Object, field string, remov
 	}
 	r := reading{o, obj, field}
 	p.Size, p.Fetch = r.size, r.read
-	if remove {
+	if remove && !o.runs.Holds(obj) { // bodies of our own stay, whoever points at them
 		p.Forget = r.remove
 	}
 	return nil

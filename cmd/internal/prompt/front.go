@@ -72,6 +72,17 @@ func Open(path string) (*Template, error) {
 	return Parse(path, text, root.FS())
 }
 
+// Files returns the paths of the template and of the files that it names.
+func (t *Template) Files() []string {
+	paths := []string{t.file}
+	for _, name := range []string{t.schemaFile, t.book} {
+		if name != "" {
+			paths = append(paths, filepath.Join(filepath.Dir(t.file), filepath.FromSlash(name)))
+		}
+	}
+	return paths
+}
+
 // Parse reads a template's text. name is what messages call it, and files holds the
 // files that it may name. An error names file, line and field, and there may be
 // several in it.
@@ -403,10 +414,10 @@ func readTemperature(n *yaml.Node, into **float64) error {
 // readPath reads the path of a file beside or beneath the template.
 func readPath(n *yaml.Node, into *string) error {
 	const want = "the name of a file beside the template"
-	if err := readText(n, into, want); err != nil {
+	var name string // into stays empty if it is refused: nobody is to look for it
+	if err := readText(n, &name, want); err != nil {
 		return err
 	}
-	name := *into
 	switch {
 	case path.IsAbs(name), filepath.IsAbs(name), filepath.VolumeName(name) != "":
 		return fmt.Errorf("%q leads elsewhere: want %s, or a path beneath its folder", name, want)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,6 +230,36 @@ func TestMistakes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v, want %s", tc.name, err, tc.want)
 		}
+	}
+}
+
+// TestMistakeOnce has a path that is refused not be looked for as well.
+func TestMistakeOnce(t *testing.T) {
+	for _, field := range []string{"schema", "playbook"} {
+		for _, path := range []string{"../x.json", "/x.json"} {
+			_, err := prompt.Parse("t.md", []byte("---\nmodel: m\n"+field+": "+path+"\n---\n{{.x}}"), beside)
+			if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "t.md:3: "+field+": ") {
+				t.Errorf("%s: %s: %v, want one error", field, path, err)
+			}
+		}
+	}
+}
+
+// TestFiles has a template know the files that it is made of.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "t.md")
+	for name, text := range map[string]string{"t.md": "---\nmodel: m\nplaybook: ./p.md\nschema: s.json\n---\n{{.x}}", "p.md": "Rules.", "s.json": `{"type":"object"}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tmpl, err := prompt.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := tmpl.Files(), []string{path, filepath.Join(dir, "s.json"), filepath.Join(dir, "p.md")}; !slices.Equal(got, want) {
+		t.Errorf("Files = %q, want %q", got, want)
 	}
 }
 
