@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,7 +66,7 @@ func TestDoctor(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := append([]string{"doctor"}, strings.Fields(tt.args)...)
-			env := append(s.env[:len(s.env):len(s.env)], tt.env)
+			env := append(slices.Clip(s.env), tt.env)
 			p := launch(t, env, append(args, "--json")...)
 			p.exits(t, tt.code)
 			checkComplaints(t, p.stdout.String(), tt.want)

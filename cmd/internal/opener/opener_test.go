@@ -496,7 +496,8 @@ func TestDeletePayloads(t *testing.T) {
 	w.put("results", "team/runs/q3/bodies/aa/1.json", []byte(job))
 	for body, want := range map[string]bool{
 		pointer("results", "team/runs/q3/bodies/aa/1.json"): false,
-		pointer("inbox", "p/1"):                             true, reference("s3://inbox/p/2"): false, event("inbox", "p/1.txt", ""): false} {
+		pointer("inbox", "p/1"):                             true, reference("s3://inbox/p/2"): false, event("inbox", "p/1.txt", ""): false,
+	} {
 		p, err := opener.New(w.cfg).Open(jobs.Message{Body: []byte(body)})
 		if err != nil || (p.Forget != nil) != want {
 			t.Errorf("%s: removed %v, %v, want %v", body, p.Forget != nil, err, want)

@@ -40,7 +40,7 @@ type Counts struct {
 	Usage                     jobs.Usage
 	Cost                      Spend
 	Rate                      float64 // answers per second of late
-	Paused                    error   // why intake is paused, or nil
+	Paused                    error   // why intake is paused or a run parked, or nil
 }
 
 // Settled is how many messages have come to their end.
@@ -114,9 +114,9 @@ func (m *Meter) Observe(e worker.Event) {
 		m.c.Passed++
 	case worker.Released, worker.Lost:
 		m.c.Released++
-	case worker.Paused:
+	case worker.Paused, worker.Parked:
 		m.c.Paused = e.Err
-	case worker.Resumed:
+	case worker.Resumed, worker.Unparked:
 		m.c.Paused = nil
 	}
 }
