@@ -139,8 +139,11 @@ func TestBudgetAndKills(t *testing.T) {
 	for _, i := range []int{0, 1, 4} {
 		workers[i].signal(t, os.Interrupt)
 		workers[i].exits(t, 0)
-		if i < 4 && !strings.Contains(workers[i].stderr.String(), "run goes on") {
-			t.Errorf("worker %d does not say that the run goes on, want it to: %s", i, tail(workers[i].stderr.String()))
+		// One that was only short of money, when the other found that the run was
+		// parked, has nothing to take back.
+		said := workers[i].stderr.String()
+		if i < 4 && strings.Contains(said, "run parked") && !strings.Contains(said, "run goes on") {
+			t.Errorf("worker %d does not say that the run goes on, want it to: %s", i, tail(said))
 		}
 	}
 	s.balance(t, "killed", names, lost+10) // and what was on its way to S3
@@ -182,6 +185,28 @@ func TestRunBudget(t *testing.T) {
 	if c := s.counts(t); c.Billed != 100 || c.Repeated != 0 {
 		t.Errorf("%d calls billed, %d of them again, want 100 and none", c.Billed, c.Repeated)
 	}
+}
+
+// TestRunBudgetAfterAKill counts as spent what a run that was killed had set aside, and
+// says so.
+func TestRunBudgetAfterAKill(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "--latency", "1s")
+	s.env = append(s.env, limited...)
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "local.jsonl"), filepath.Join(dir, "out")
+	names := ids("job", 100)
+	writeJobs(t, file, names)
+	p := s.launch(t, "run", file, "-o", out, "--start-rate", "20", "--budget", "1usd")
+	eventually(t, "some of the work to be done", func() bool { return s.counts(t).Billed > 20 })
+	p.signal(t, syscall.SIGKILL)
+	p.exits(t, -1)
+	p = s.launch(t, "run", file, "-o", out, "--start-rate", "100")
+	p.exits(t, 0)
+	if said := p.stderr.String(); !strings.Contains(said, "were set aside by a worker that was killed count as spent in the budget of run local") {
+		t.Errorf("run says %q, want what became of the money that was set aside", tail(said))
+	}
+	checkOutput(t, filepath.Join(out, "local.output.jsonl"), names)
 }
 
 // TestBudgetOfALateComer counts what a run has cost before it had a budget.

@@ -190,6 +190,10 @@ type Error struct {
 	// schema. Nil otherwise.
 	Answer *Answer
 
+	// Unsent says that nothing of the call has left, as there was no connection to
+	// send it on: nobody can have billed it.
+	Unsent bool
+
 	// Err says what went wrong, in words fit for a log and a dead letter: no
 	// secret, and no more of the endpoint's text than helps.
 	Err error

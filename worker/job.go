@@ -72,7 +72,7 @@ func (w *Worker) handle(ph phases, h *hold) {
 	t := &task{w: w, h: h, m: h.m, counted: h.m.Attempts}
 	defer func() { w.room.release(t.size()) }()
 	defer w.held.remove(h)
-	if w.known.owes(h.m.ID) || w.known.finished(h.m.ID) {
+	if w.known.owes(t.messageID()) || w.known.finished(t.messageID()) {
 		t.ack(ph.settle)
 		return
 	}
@@ -104,7 +104,10 @@ func (t *task) once(ph phases) {
 		return
 	}
 	end, found := ending{}, false
-	if settledBefore || t.m.Receives > 1 || t.m.Again || t.w.cfg.LookUp {
+	// Where one event is told in two messages, neither was delivered before. Beside a
+	// fetch, a look-up is cheap.
+	elsewhere := t.parcel.named() && t.parcel.Fetch != nil
+	if settledBefore || t.m.Receives > 1 || t.m.Again || t.w.cfg.LookUp || elsewhere {
 		if end, found = t.lookUp(ph); found && end.letter == nil {
 			t.answered(ph.settle)
 			t.w.known.end(t.job.Key, true)
@@ -136,7 +139,7 @@ func (t *task) conclude(ph phases, e ending) bool {
 	}
 	settled := t.settle(ph.settle, e)
 	if settled && t.parcel.Fetch != nil {
-		t.w.known.finish(t.m.ID)
+		t.w.known.finish(t.messageID())
 	}
 	return settled
 }
@@ -344,11 +347,17 @@ func (t *task) turnedAway(wait context.Context, ln *lane, err error) *ending {
 	switch {
 	case t.climb(ln):
 	case t.owing():
-		sleep(wait, off)
+		t.idle(wait, off)
 	case long, shut && !t.w.lanes.other(t, ln):
 		return new(t.putOff(off, err))
 	}
 	return nil
+}
+
+// idle waits with a job that owes until its lane may be open.
+func (t *task) idle(wait context.Context, d time.Duration) {
+	defer t.w.room.idle()()
+	sleep(wait, d)
 }
 
 // slot waits for a slot, and reports whether the call may still start: the wait
@@ -427,7 +436,7 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 		permit.Done(f)
 		t.paused(work, ln, until, news, fail)
 		if t.owing() {
-			sleep(wait, time.Until(until))
+			t.idle(wait, time.Until(until))
 			return nil
 		}
 		return new(released(time.Until(until), fail))

@@ -40,8 +40,8 @@ type Parcel struct {
 	Size func(ctx context.Context) (int64, error)
 
 	// Key is the job's, as far as the message tells. A job with a whole Key is
-	// looked up before it is fetched, when there is reason to; and one whose text
-	// says another than its message is none.
+	// looked up before it is fetched, always; and one whose text says another than
+	// its message is none.
 	Key jobs.Key
 
 	// Parts are the bodies of the messages that this one stands for.
@@ -96,6 +96,7 @@ func (t *task) pass(ph phases) {
 			return
 		}
 	}
+	t.w.funds.went()
 	t.w.observe(Event{Kind: Passed, Message: t.m.ID, Parts: len(parts)})
 	t.ack(ph.settle)
 	t.w.cfg.Log.InfoContext(ph.settle, "passed", "message", t.m.ID, "parts", len(parts))
@@ -154,7 +155,7 @@ func (t *task) fetch(ctx context.Context) ([]byte, *ending) {
 		return text, nil
 	case wait.Err() != nil:
 		return nil, new(released(0, context.Cause(wait)))
-	case ok && t.w.known.finished(t.m.ID):
+	case ok && t.w.known.finished(t.messageID()):
 		return nil, new(released(0, errors.New("another delivery was settled meanwhile")))
 	case ok:
 		return nil, new(t.bury(jobs.BadJob, t.w.misread(final)))

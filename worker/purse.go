@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -125,18 +126,20 @@ func (f *funds) went() {
 
 // turnAway notes that a job of the run is turned away, and reports whether it is news
 // that the run is parked. When nothing else happens for long, looks become rarer, up
-// to lookEvery.
+// to lookEvery, and to shortDelay while money is only short.
 func (f *funds) turnAway(run string, why error) (news bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	rarest := shortDelay
 	if errors.Is(why, ErrParked) {
+		rarest = lookEvery
 		news = !f.short[run]
 		f.short[run], f.parked = true, fmt.Errorf("run %s: %w", run, why)
 	}
 	f.turned++
 	if f.turned >= churn || f.pause > 0 && f.turned >= batch {
 		f.turned = 0
-		f.pause = min(max(2*f.pause, time.Second), lookEvery)
+		f.pause = min(max(2*f.pause, time.Second), rarest)
 		f.next = time.Now().Add(f.pause)
 	}
 	return news
@@ -167,6 +170,13 @@ func (f *funds) idle(long time.Duration) (held int, why error) {
 		return 0, nil
 	}
 	return f.waiting, f.parked
+}
+
+// still reports whether nothing but turning away has gone on for so long.
+func (f *funds) still(long time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(f.since) >= long
 }
 
 // hold notes that an owing job is held, or no longer.
@@ -202,7 +212,7 @@ func (t *task) afford(c Call) bool {
 		return true
 	}
 	n := t.need(c)
-	if t.money != nil && (!n.MostUSD.Known() || t.money.most >= n.MostUSD) {
+	if m := t.money; m != nil && (m.most >= n.MostUSD || !m.most.Known() && !n.MostUSD.Known()) {
 		return true
 	}
 	t.refund() // of a cheaper tier
@@ -256,12 +266,16 @@ func (t *task) broke(wait context.Context, why error) *ending {
 	}
 	t.w.funds.hold(1)
 	defer t.w.funds.hold(-1)
+	defer t.w.room.idle()()
 	timer := time.NewTimer(off)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
 	case <-wait.Done():
+		if cause := context.Cause(wait); errors.Is(cause, ErrGone) {
+			return new(released(0, cause)) // somebody else has it, and settles it
+		}
 	case <-hopeless:
 	}
 	class, reason := jobs.Exhausted, error(t.last)
@@ -280,18 +294,31 @@ func (t *task) spend(ans Answer, fail *Error) {
 	t.money = nil
 }
 
-// costOf is what a call has cost. One that was lost, or failed at the other end, may
-// have been billed: nobody knows. One that was refused is not.
+// costOf is what a call has cost. One that was lost, or given up, may have been
+// billed: nobody knows. One that was refused is not, nor one that was never sent, or
+// that the endpoint itself says it has failed at: it bills the tokens of answers. Its
+// documentation says no more about that.
 func costOf(ans Answer, fail *Error) jobs.USD {
 	switch {
 	case fail == nil:
 		return ans.CostUSD
 	case fail.Answer != nil:
 		return fail.Answer.CostUSD
-	case fail.Kind == Transient:
+	case fail.Kind == Transient && !fail.Unsent && !failedThere(fail.Status):
 		return jobs.UnknownUSD()
 	default:
 		return 0
+	}
+}
+
+// failedThere reports whether a status says that a call was not answered. Those of a
+// time that ran out, or of somebody in between, do not say what the model has done.
+func failedThere(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
+		return false
+	default:
+		return status >= http.StatusBadRequest
 	}
 }
 
@@ -308,21 +335,19 @@ func (t *task) refund() {
 // that is to exit when its work is done, and has nothing to do but to wait for money.
 func (w *Worker) rest(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if !w.cfg.ExitWhenEmpty {
-			if w.funds.look() {
-				return nil
+		var done bool
+		if w.cfg.ExitWhenEmpty {
+			held, why := w.funds.idle(max(calm, w.cfg.EmptyFor))
+			if done = why != nil; done && w.held.len() <= held {
+				return why
 			}
-			sleep(ctx, time.Second/10)
-			continue
 		}
-		held, why := w.funds.idle(max(calm, w.cfg.EmptyFor))
-		if why == nil {
+		// One that is done asks for no more, until the last ones are back in the
+		// queue; one that is to exit looks around for a while before it slows down.
+		if !done && (w.cfg.ExitWhenEmpty && !w.funds.still(calm) || w.funds.look()) {
 			return nil
 		}
-		if w.held.len() <= held {
-			return why
-		}
-		sleep(ctx, time.Second/10) // until the last ones are back in the queue
+		sleep(ctx, time.Second/10)
 	}
 	return nil
 }

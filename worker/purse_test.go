@@ -291,7 +291,12 @@ func TestSettled(t *testing.T) {
 		"refused":           {answered(worker.Permanent, jobs.Refused), nil, "0.004 of 0.01"},
 		"empty answer":      {answered(worker.Transient, ""), nil, "0.004 of 0.01"},
 		"connection lost":   {errors.New("reset"), nil, "NaN of 0.01"},
-		"failed over there": {workertest.Fail(worker.Transient, 500, 0), nil, "NaN of 0.01"},
+		"never sent":        {&worker.Error{Kind: worker.Transient, Unsent: true, Err: errors.New("connection refused")}, nil, "0 of 0.01"},
+		"failed over there": {workertest.Fail(worker.Transient, 500, 0), nil, "0 of 0.01"},
+		"gateway's time":    {workertest.Fail(worker.Transient, 504, 0), nil, "NaN of 0.01"},
+		"gateway's trouble": {workertest.Fail(worker.Transient, 502, 0), nil, "NaN of 0.01"},
+		"endpoint's time":   {workertest.Fail(worker.Transient, 408, 0), nil, "NaN of 0.01"},
+		"no answer in 200":  {workertest.Fail(worker.Transient, 200, 0), nil, "NaN of 0.01"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 // out for ever, and get their room in the order in which they asked. Each asks
 // once, so that nobody waits for room who holds some that he was given so; and one
 // too large to fit at all gets its room when everybody else who holds a message
-// waits for room as well.
+// waits for room as well, or for what may take hours: see idle.
 type room struct {
 	turn chan struct{} // one receiver at a time gathers room
 
@@ -44,6 +44,7 @@ type room struct {
 	bytes   int64 // bytes there is room for; negative when the guess was low
 	guess   int64 // size of a body not yet seen: the largest of late, decaying
 	total   int   // free when nothing is held
+	idling  int   // messages held whose jobs wait for what may take hours
 	growing []*growth
 	changed chan struct{}
 }
@@ -123,7 +124,7 @@ func (r *room) fits() int {
 	if len(r.growing) > 0 {
 		return 0
 	}
-	if r.free == r.total {
+	if r.free > 0 && r.free == r.total-r.idling {
 		return max(1, min(r.free, int(r.bytes/r.guess))) // the one too large for the bound is held alone
 	}
 	return max(0, min(r.free, int(r.bytes/r.guess)))
@@ -192,6 +193,22 @@ func (r *room) grow(ctx context.Context, bytes int64) error {
 	return context.Cause(ctx)
 }
 
+// idle notes that a message is held whose job owes, and waits for money, or for a lane
+// that is closed: it may do so for hours, and must not keep out the one too large for
+// the bound. It is to be told when that is over.
+func (r *room) idle() (over func()) {
+	r.idles(1)
+	return func() { r.idles(-1) }
+}
+
+func (r *room) idles(n int) {
+	r.mu.Lock()
+	r.idling += n
+	r.admit()
+	r.mu.Unlock()
+	r.signal()
+}
+
 // correct takes so many bytes more, or returns them if there are fewer than none.
 func (r *room) correct(bytes int64) {
 	r.mu.Lock()
@@ -205,7 +222,7 @@ func (r *room) correct(bytes int64) {
 func (r *room) admit() {
 	for len(r.growing) > 0 {
 		g := r.growing[0]
-		alone := r.total-r.free == len(r.growing)
+		alone := r.total-r.free-r.idling == len(r.growing)
 		if g.bytes > r.bytes && !alone {
 			return
 		}

@@ -88,6 +88,7 @@ func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter, filed bool) b
 		}
 		sleep(ctx, backoff(failures))
 	}
+	t.w.funds.went()
 	t.w.observe(Event{Kind: Buried, Message: t.m.ID, Key: t.job.Key, Class: l.Class})
 	t.ack(ctx)
 	t.log("dead-lettered", "class", string(l.Class), "reason", l.Reason)
@@ -145,8 +146,9 @@ func (t *task) release(ctx context.Context, d time.Duration, why error) {
 
 // answered lets go of a message whose job has a result, and of what it refers to.
 func (t *task) answered(ctx context.Context) {
+	t.w.funds.went()
 	if t.parcel.Fetch != nil {
-		t.w.known.finish(t.m.ID) // before anything is gone that a copy would look for
+		t.w.known.finish(t.messageID()) // before anything is gone that a copy would look for
 	}
 	if t.ack(ctx) {
 		t.forget(ctx)
@@ -162,7 +164,7 @@ func (t *task) ack(ctx context.Context) bool {
 		sleep(ctx, backoff(failures))
 		err = t.w.source.Ack(ctx, t.m)
 	}
-	t.w.known.owe(t.m.ID, err != nil)
+	t.w.known.owe(t.messageID(), err != nil)
 	if err != nil {
 		t.w.cfg.Log.WarnContext(ctx, "not acknowledged", "job", t.job.Key.String(), "err", err)
 	}

@@ -18,7 +18,7 @@ import (
 
 // budgetFlags say what a run may cost.
 type budgetFlags struct {
-	Budget string `group:"Money:" placeholder:"AMOUNT" env:"UPWELL_BUDGET" help:"What the run may cost in all, such as 200usd. It is kept with the run and binds all its workers; who gives it again changes it. When it is used up the run parks: nothing fails, and a larger one lets it go on."`
+	Budget string `group:"Money:" placeholder:"AMOUNT" env:"UPWELL_BUDGET" help:"What the run may cost in all, such as 200usd. It is kept with the run and binds all its workers; another amount changes it. When it is used up the run parks: no job fails for it, and a larger budget lets it go on. What calls may cost is set aside first: limit the output tokens as well."`
 }
 
 // checkBudget reports an amount that is none.
@@ -45,7 +45,7 @@ func (f *budgetFlags) setBudget(ctx context.Context, e env, results *s3sink.Sink
 	s, err := budget.Set(ctx, results.Board(budget.BoardName(run)), limit, func(ctx context.Context) (jobs.USD, error) {
 		cost, err := costOf(ctx, results, run)
 		if cost.Unknown > 0 {
-			fmt.Fprintf(e.stderr, "upwell: %d calls of run %s that cost nobody knows what are not counted in its budget\n", cost.Unknown, run)
+			fmt.Fprintf(e.stderr, "upwell: %d calls of run %s are not counted in its budget, as their price is not known\n", cost.Unknown, run)
 		}
 		return jobs.USD(cost.USD), err
 	})
@@ -56,6 +56,22 @@ func (f *budgetFlags) setBudget(ctx context.Context, e env, results *s3sink.Sink
 		return fail(exitConfig, err)
 	}
 	fmt.Fprintf(e.stderr, "budget of run %s: %v\n", run, s)
+	return nil
+}
+
+// settleDead counts what earlier workers of a folder's run have set aside, and not told
+// the end of, as spent. Whoever calls it holds the folder's lock, so they are dead.
+func settleDead(ctx context.Context, e env, results *s3sink.Sink, run string) error {
+	lost, err := budget.Settle(ctx, results.Board(budget.BoardName(run)))
+	if ctx.Err() != nil {
+		return fail(exitInterrupted, err)
+	}
+	if err != nil {
+		return fail(exitConfig, err)
+	}
+	if lost > 0 {
+		fmt.Fprintf(e.stderr, "upwell: $%.2f that were set aside by a worker that was killed count as spent in the budget of run %s: what its calls have cost nobody knows\n", lost, run)
+	}
 	return nil
 }
 
@@ -85,8 +101,8 @@ func costOf(ctx context.Context, results *s3sink.Sink, run string) (sum progress
 	return sum, g.Wait()
 }
 
-// purse returns a worker's part of the budgets of all runs. It is to run for as long
-// as the worker does.
+// purse returns a worker's part of the budgets of all runs. It is to be run until the
+// worker has ended: what is left is given back then.
 func purse(results *s3sink.Sink, log *slog.Logger) *budget.Purse {
 	return budget.New(rand.Text(), func(run string) budget.Board { return results.Board(budget.BoardName(run)) }, log)
 }

@@ -144,6 +144,9 @@ func (c *statusCmd) look(ctx context.Context, results *s3sink.Sink, queue *sqsqu
 		r.Queue = &n
 	}
 	sum.finish()
+	if r.Budget != nil && r.Submitted > 0 && r.Left == 0 {
+		r.Budget.ParkedSince, r.Budget.ParkedWhy = nil, "" // nothing waits for money
+	}
 	return r, nil
 }
 

@@ -32,7 +32,7 @@ type workerCmd struct {
 	RunName       string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Run of jobs that name none, and the one whose account --exit-when-empty ends with. Default: default."`
 	Drain         time.Duration `default:"85s" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after SIGTERM. Give the platform's grace period 35s more."`
 	LookUp        bool          `env:"UPWELL_LOOK_UP" help:"Look every job up in S3 before paying for it, not only those delivered before."`
-	ExitWhenEmpty time.Duration `placeholder:"60s" env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue has held nothing for so long, for scheduled tasks: 0 when the account of --run balances and no job failed, else 1."`
+	ExitWhenEmpty time.Duration `placeholder:"60s" env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue has held nothing for so long, for scheduled tasks: 0 when the account of --run balances and no job failed, else 1, also when all that is left waits for a larger budget."`
 	PrintConfig   bool          `help:"Print the settings in force, and exit."`
 }
 

@@ -25,6 +25,9 @@ func (s *Sink) Board(name string) *Board {
 	return &Board{sink: s, key: strings.TrimPrefix(s.prefix+"/state/"+name+".json", "/")}
 }
 
+// String returns the board's URI, for people.
+func (b *Board) String() string { return b.sink.uri(b.key) }
+
 // Read returns what is on the board, and its version for [Board.Write]. Of a
 // board that nobody has written to, both are empty.
 func (b *Board) Read(ctx context.Context) (data []byte, version string, err error) {

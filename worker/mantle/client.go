@@ -188,7 +188,8 @@ func (c *Client) disown(region string, status int) {
 // send makes one HTTP request and reads what is answered, whatever the status.
 func (c *Client) send(ctx context.Context, t target, call worker.Call, body segments) (*response, error) {
 	var res *http.Response
-	err := c.clients[t].Post(ctx, strings.TrimPrefix(call.Job.URL, "/v1/"), nil, nil,
+	var line connecting
+	err := c.clients[t].Post(line.watched(ctx), strings.TrimPrefix(call.Job.URL, "/v1/"), nil, nil,
 		option.WithResponseInto(&res),
 		option.WithMiddleware(func(req *http.Request, next option.MiddlewareNext) (*http.Response, error) {
 			// The library would copy a body of its own.
@@ -206,7 +207,7 @@ func (c *Client) send(ctx context.Context, t target, call worker.Call, body segm
 			return res, err
 		}))
 	if res == nil {
-		return nil, err
+		return nil, line.judge(err)
 	}
 	// A status of 400 or above is an error too, and says more than the error.
 	defer res.Body.Close()

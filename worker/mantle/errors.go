@@ -10,10 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -287,14 +289,42 @@ func (c *Client) fix(elsewhere, atMantle string) string {
 
 // failed makes an error of a call that got no answer.
 func (c *Client) failed(ctx context.Context, err error) *worker.Error {
+	_, unsent := errors.AsType[*unsentError](err)
 	if ctx.Err() != nil {
-		return &worker.Error{Kind: worker.Transient, Err: fmt.Errorf("mantle: given up: %w", context.Cause(ctx))}
+		return &worker.Error{Kind: worker.Transient, Unsent: unsent, Err: fmt.Errorf("mantle: given up: %w", context.Cause(ctx))}
 	}
 	if e, ok := errors.AsType[*credentialsError](err); ok {
 		return &worker.Error{Kind: worker.Unauthorized, Err: fmt.Errorf("mantle: %s", c.quote(e.Error(), maxQuote))}
 	}
-	return &worker.Error{Kind: worker.Transient, Err: fmt.Errorf("mantle: %s", c.quote(lost(err), maxQuote))}
+	return &worker.Error{Kind: worker.Transient, Unsent: unsent, Err: fmt.Errorf("mantle: %s", c.quote(lost(err), maxQuote))}
 }
+
+// A connecting knows whether a request has had a connection. The transport makes
+// one of its own, with a name to look up and a handshake, before it writes anything.
+type connecting struct{ asked, had atomic.Bool }
+
+// watched returns a context whose request is watched.
+func (l *connecting) watched(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { l.asked.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { l.had.Store(true) },
+	})
+}
+
+// judge marks the error of a request that never had a connection. A transport that
+// does not tell may have had one.
+func (l *connecting) judge(err error) error {
+	if err == nil || !l.asked.Load() || l.had.Load() {
+		return err
+	}
+	return &unsentError{err}
+}
+
+// An unsentError is that of a request of which nothing has left.
+type unsentError struct{ err error }
+
+func (e *unsentError) Error() string { return e.err.Error() }
+func (e *unsentError) Unwrap() error { return e.err }
 
 // lost says in few words how a connection ended.
 func lost(err error) string {

@@ -271,6 +271,9 @@ func TestLostConnections(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, mantle.Config{BaseURL: raw(t, tc.serve)})
 			e := failure(t.Context(), t, c, call(t, jobs.Responses, prompt("m")))
+			if e.Unsent {
+				t.Error("Unsent = true, want false: the request was sent")
+			}
 			if e.Kind != tc.kind || e.Status != tc.status || !strings.Contains(e.Error(), tc.want) || strings.Contains(e.Error(), "http://") {
 				t.Errorf("%v %d %q, want %v %d %q", e.Kind, e.Status, e, tc.kind, tc.status, tc.want)
 			}
@@ -280,8 +283,22 @@ func TestLostConnections(t *testing.T) {
 		srv := httptest.NewServer(nil)
 		srv.Close()
 		e := failure(t.Context(), t, newClient(t, mantle.Config{BaseURL: srv.URL + "/v1"}), call(t, jobs.Responses, prompt("m")))
-		if e.Kind != worker.Transient || !strings.Contains(e.Error(), "refused") {
-			t.Errorf("%v %q, want transient, refused", e.Kind, e)
+		if e.Kind != worker.Transient || !strings.Contains(e.Error(), "refused") || !e.Unsent {
+			t.Errorf("%v %q, unsent %v, want transient, refused, unsent", e.Kind, e, e.Unsent)
+		}
+	})
+	t.Run("no handshake", func(t *testing.T) {
+		url := strings.Replace(raw(t, func(c net.Conn) { fmt.Fprint(c, "not TLS\r\n\r\n") }), "http:", "https:", 1)
+		if e := failure(t.Context(), t, newClient(t, mantle.Config{BaseURL: url}), call(t, jobs.Responses, prompt("m"))); !e.Unsent {
+			t.Errorf("%v %q, want unsent", e.Kind, e)
+		}
+	})
+	t.Run("a transport that does not tell", func(t *testing.T) {
+		c := newClient(t, mantle.Config{HTTPClient: &http.Client{Transport: trip(func(*http.Request) (*http.Response, error) {
+			return nil, errors.New("lost")
+		})}})
+		if e := failure(t.Context(), t, c, call(t, jobs.Responses, prompt(grok))); e.Unsent {
+			t.Errorf("%v %q, want that it may have been sent", e.Kind, e)
 		}
 	})
 }

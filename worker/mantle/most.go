@@ -38,8 +38,11 @@ func (c *Client) MostUSD(call worker.Call) jobs.USD {
 		return jobs.UnknownUSD()
 	}
 	in, out := max(p.Input, p.Cached), p.Output
-	if d := c.Price(call.Job.Model, ""); d != nil {
+	switch d := c.Price(call.Job.Model, ""); {
+	case d != nil:
 		in, out = max(in, d.Input, d.Cached), max(out, d.Output)
+	case tier == "flex":
+		return jobs.UnknownUSD()
 	}
 	e := extrasOf(call.Job)
 	return jobs.USD(float64(e.prompt(call))*in+float64(c.answer(call))*float64(e.answers)*out) / 1e6

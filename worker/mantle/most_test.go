@@ -100,6 +100,21 @@ func TestMostUSDOfATier(t *testing.T) {
 	}
 }
 
+// TestMostUSDOfFlexAlone knows no bound for a call that may be served at a price that
+// nobody knows.
+func TestMostUSDOfFlexAlone(t *testing.T) {
+	c := newClient(t, mantle.Config{Prices: mantle.PriceList{Models: map[string]map[string]jobs.Price{
+		"m": {"flex": {Input: 1, Output: 1}, "priority": {Input: 2, Output: 2}},
+	}}})
+	for tier, known := range map[string]bool{"flex": false, "priority": true} {
+		cl := call(t, jobs.Responses, `{"model":"m","input":"x","max_output_tokens":1000}`)
+		cl.Lane = throttle.Lane{Model: "m", Tier: tier}
+		if got := c.MostUSD(cl); got.Known() != known {
+			t.Errorf("MostUSD on %s = %v, want it to be known: %v", tier, got, known)
+		}
+	}
+}
+
 // TestMostUSDIsNeverExceeded compares with what the simulated endpoint bills for all
 // kinds of bodies.
 func TestMostUSDIsNeverExceeded(t *testing.T) {

@@ -17,6 +17,12 @@ const (
 	// idleAfter is when a worker that makes no calls gives its grant back.
 	idleAfter = 30 * time.Second
 
+	// refresh is how old a grant becomes before a worker with calls in flight says
+	// that it is still there, and silent how old one is whose worker may be dead. One
+	// that is taken for dead and is not costs a run that is parked too early.
+	refresh = 2 * tell
+	silent  = 3 * refresh
+
 	// often and seldom bound the time that a chunk should last: it is doubled when
 	// it lasts shorter, and halved when it lasts longer.
 	often  = 10 * time.Second
@@ -64,6 +70,8 @@ type account struct {
 	topped    time.Time // when money was asked for the last time
 	used      time.Time // when a call began or ended
 	failures  int       // of the board, in a row
+
+	complained time.Time // that the board may not be used, or zero
 }
 
 // A state is what the board says of this worker after a write of its.
@@ -80,6 +88,18 @@ type refusal struct {
 	at   time.Time
 	err  error
 }
+
+// old reports whether the board should be asked again. What other workers hold may
+// come back soon.
+func (r *refusal) old(now time.Time) bool {
+	if !r.parked() {
+		return now.Sub(r.at) > moment
+	}
+	return now.Sub(r.at) > fresh
+}
+
+// parked reports whether nothing will come back by itself.
+func (r *refusal) parked() bool { return errors.Is(r.err, worker.ErrParked) }
 
 // A waiter is a call that waits for money.
 type waiter struct {
@@ -192,7 +212,7 @@ func (a *account) hopeless(w *waiter, now time.Time) error {
 	case a.known && a.limited && w.unpriced:
 		a.unpriced = true
 		return errNoPrice
-	case r == nil || now.Sub(r.at) > fresh:
+	case r == nil || r.old(now):
 		return nil
 	case a.calls == 0 && w.need() >= r.need:
 		return r.err
@@ -238,9 +258,8 @@ func (a *account) confirm(s state) {
 // anything new. The write is among the states then.
 func (a *account) plan(id string, r *record, version string, leaving bool, now time.Time) bool {
 	mine := a.states[0]
-	pool := r.Limit - r.Spent - (r.granted() - r.Grants[id].USD) - a.unreported - a.reserved
-	s := state{granted: a.reserved + a.extra(r.Limit, pool, leaving, now), reported: a.unreported, presumed: a.presumed, version: version}
-	news := a.post(r, s.granted > a.reserved, now)
+	s := state{granted: a.reserved + a.extra(a.funds(id, r, now), leaving, now), reported: a.unreported, presumed: a.presumed, version: version}
+	news := a.post(r, s.granted > a.reserved, now) || a.calls > 0 && now.Sub(r.Grants[id].At) >= refresh
 	if !news && len(a.states) == 1 && s.granted == mine.granted && s.reported == 0 && (!leaving || mine.seq == 0) {
 		return false
 	}
@@ -257,8 +276,27 @@ func (a *account) plan(id string, r *record, version string, leaving bool, now t
 	return true
 }
 
+// funds are what a board has for a worker.
+type funds struct {
+	limit money
+	pool  money // neither spent nor granted to others, nor what it has in use itself
+
+	others money // granted to workers that are there
+	lost   money // granted to workers that have been silent for long
+	since  time.Time
+}
+
+func (a *account) funds(id string, r *record, now time.Time) funds {
+	f := funds{limit: r.Limit}
+	f.lost, f.since = r.silent(id, now)
+	all := r.granted() - r.Grants[id].USD
+	f.others, f.pool = all-f.lost, r.Limit-r.Spent-all-a.unreported-a.reserved
+	return f
+}
+
 // extra is what to have beyond what is set aside, out of what there is.
-func (a *account) extra(limit, pool money, leaving bool, now time.Time) money {
+func (a *account) extra(f funds, leaving bool, now time.Time) money {
+	limit, pool := f.limit, f.pool
 	unit, waiting := a.unit, money(0)
 	for _, w := range a.waiters {
 		waiting += w.most
@@ -266,17 +304,14 @@ func (a *account) extra(limit, pool money, leaving bool, now time.Time) money {
 	if len(a.waiters) > 0 {
 		unit = a.waiters[0].need()
 	}
-	if leaving || len(a.waiters) == 0 && now.Sub(a.used) > idleAfter {
-		return 0
+	if len(a.waiters) > 0 && pool < unit {
+		a.refuse(f, unit, now)
 	}
-	if pool < unit {
-		if len(a.waiters) > 0 {
-			a.refuse(limit, pool, unit, now)
-		}
-		if a.calls > 0 { // their answers may want mending
-			return max(0, min(a.spare, pool, a.states[0].granted-a.unreported-a.reserved))
-		}
+	switch idle := len(a.waiters) == 0 && now.Sub(a.used) > idleAfter; {
+	case leaving, a.calls == 0 && (idle || pool < unit):
 		return 0 // somebody else may make a whole of it
+	case idle, pool < unit: // the answers of calls in flight may want mending
+		return max(0, min(a.spare, pool, a.states[0].granted-a.unreported-a.reserved))
 	}
 	a.refusal = nil
 	if len(a.waiters) > 0 || a.low() {
@@ -296,10 +331,20 @@ func (a *account) extra(limit, pool money, leaving bool, now time.Time) money {
 	return extra
 }
 
-// refuse notes that the board has no room for a call.
-func (a *account) refuse(limit, pool, need money, now time.Time) {
-	a.refusal = &refusal{need, now, fmt.Errorf("%w: the budget of %v is used up: %v are left, and a call may take %v: raise it with --budget",
-		worker.ErrParked, limit, max(pool, 0), need)}
+// refuse notes that the board has no room for a call: for the moment, if what workers
+// that are there hold would do.
+func (a *account) refuse(f funds, need money, now time.Time) {
+	a.refusal = &refusal{need, now, errOthers}
+	if f.pool+f.others >= need {
+		return
+	}
+	held := ""
+	if f.lost > 0 {
+		held = fmt.Sprintf(" (%v more are reserved for workers that may have been killed, the first of which was last heard of %v ago)",
+			f.lost, now.Sub(f.since).Round(time.Second))
+	}
+	a.refusal.err = fmt.Errorf("%w: the budget of %v is used up: %v are left, and a call may take %v%s: raise it with --budget",
+		worker.ErrParked, f.limit, max(f.pool, 0), need, held)
 }
 
 // post says on the record that the run is parked, or that it is no longer, and
@@ -309,7 +354,7 @@ func (a *account) post(r *record, granted bool, now time.Time) bool {
 	switch {
 	case a.unpriced:
 		why = "a model has no known price: give --prices"
-	case a.refusal != nil && a.refusal.at.Equal(now) && a.calls == 0:
+	case a.refusal != nil && a.refusal.at.Equal(now) && a.refusal.parked() && a.calls == 0:
 		why = fmt.Sprintf("a call may take %v", a.refusal.need)
 	}
 	a.unpriced = false
@@ -353,4 +398,5 @@ func (a *account) idle(now time.Time) bool {
 var (
 	errNoPrice = fmt.Errorf("%w: it has a budget, and nobody knows what this call costs: give --prices", worker.ErrParked)
 	errShort   = errors.New("calls in flight hold the money of the run")
+	errOthers  = errors.New("calls of other workers hold the money of the run")
 )

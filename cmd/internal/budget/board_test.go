@@ -23,7 +23,7 @@ type board struct {
 
 	// fault decides about an operation: how long it takes, whether it is done, how
 	// much later than its answer, and whether it fails.
-	fault func(op string) fault
+	fault func(op string) fault // guarded by mu
 
 	mu            sync.Mutex
 	text          string
@@ -39,10 +39,20 @@ type fault struct {
 }
 
 func (b *board) decide(op string) fault {
-	if b.fault == nil {
+	b.mu.Lock()
+	f := b.fault
+	b.mu.Unlock()
+	if f == nil {
 		return fault{took: 20 * time.Millisecond}
 	}
-	return b.fault(op)
+	return f(op)
+}
+
+// turn changes the board's faults.
+func (b *board) turn(f func(op string) fault) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fault = f
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -123,7 +123,7 @@ func TestBound(t *testing.T) {
 				b := &board{t: t}
 				b.set(jobs.USD(limit))
 				bad := []float64{0, 0.1, 0.4}[seed%3]
-				b.fault = weather(r, bad)
+				b.turn(weather(rand.New(rand.NewPCG(seed, 8)), bad))
 				l := &ledger{t: t, limit: limit}
 				most := limit * []float64{0.001, 0.02, 0.3}[seed/3%3]
 				lose := []float64{0, 0.05}[seed/9%2]
@@ -144,7 +144,7 @@ func TestBound(t *testing.T) {
 					}
 				}
 				working.Wait()
-				b.fault = nil
+				b.turn(nil)
 				for _, s := range all {
 					s.end()
 				}
@@ -377,7 +377,7 @@ func TestOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &board{t: t}
 		b.set(100)
-		b.fault = func(string) fault { return fault{took: time.Millisecond, undone: true, err: errBoard} }
+		b.turn(func(string) fault { return fault{took: time.Millisecond, undone: true, err: errBoard} })
 		p, end := open(t, "w", b)
 		defer end()
 		for range 5 {
@@ -387,7 +387,7 @@ func TestOutOfReach(t *testing.T) {
 			}
 			<-time.After(time.Second)
 		}
-		b.fault = nil
+		b.turn(nil)
 		<-time.After(time.Minute)
 		settle, err := p.Reserve(t.Context(), need(0.1))
 		if err != nil {
@@ -396,7 +396,7 @@ func TestOutOfReach(t *testing.T) {
 		settle(0.1)
 
 		// What is granted already may be spent, and no more.
-		b.fault = func(string) fault { return fault{took: time.Millisecond, undone: true, err: errBoard} }
+		b.turn(func(string) fault { return fault{took: time.Millisecond, undone: true, err: errBoard} })
 		granted, spent := b.look().granted(), 0.1
 		for {
 			settle, err := p.Reserve(t.Context(), need(0.1))
@@ -409,7 +409,7 @@ func TestOutOfReach(t *testing.T) {
 		if spent > granted+0.1+1e-9 {
 			t.Errorf("%v USD spent with the board out of reach, want the %v of the grant", spent, granted)
 		}
-		b.fault = nil
+		b.turn(nil)
 	})
 }
 
@@ -525,14 +525,14 @@ func TestUncertain(t *testing.T) {
 			t.Fatal(err)
 		}
 		settle(0)
-		b.fault = func(op string) fault {
+		b.turn(func(op string) fault {
 			if op == "write" {
 				return fault{undone: true, err: errBoard}
 			}
 			return fault{}
-		}
+		})
 		<-time.After(50 * time.Second)
-		b.fault = nil
+		b.turn(nil)
 		start := time.Now()
 		if settle, err = p.Reserve(t.Context(), need(0.1)); err != nil || time.Since(start) > 5*time.Second {
 			t.Fatalf("Reserve = %v after %v, want money within seconds", err, time.Since(start))
@@ -569,9 +569,9 @@ func TestLower(t *testing.T) {
 func TestBadRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &board{t: t}
-		b.text = `{"limit_usd":`
-		defer func() { b.text = "" }()
-		b.fault = func(string) fault { return fault{} }
+		b.text = `{"limit_usd":` // nobody else is there yet
+		defer b.turn(nil)
+		b.turn(func(string) fault { return fault{} })
 		p, end := open(t, "w", b)
 		defer end()
 		if _, err := p.Reserve(t.Context(), need(1)); err == nil || !strings.Contains(err.Error(), "set the budget again") {
@@ -640,7 +640,7 @@ func TestStatusString(t *testing.T) {
 	since := time.Date(2026, 3, 4, 5, 6, 7, 0, time.Local)
 	for want, s := range map[string]budget.Status{
 		"$12.40 of $200.00 (reserved $1.20)": {LimitUSD: 200, SpentUSD: 12.4, ReservedUSD: 1.2},
-		"$0.0123 of $1.00 (reserved $0.00; $0.0100 of the spent is for calls whose answer was lost), parked since 2026-03-04 05:06:07: a call may cost $1.00": {
+		"$0.0123 of $1.00 (reserved $0.00; $0.0100 of the spent is for calls whose bill nobody saw), parked since 2026-03-04 05:06:07: a call may cost $1.00": {
 			LimitUSD: 1, SpentUSD: 0.0123, PresumedUSD: 0.01, ParkedSince: &since, ParkedWhy: "a call may cost $1.00",
 		},
 	} {

@@ -42,7 +42,13 @@
 // run that is parked does not have answers that were paid for and are no good. A call
 // whose answer was lost counts as the most it may have cost (the record has the sum
 // of these as presumed_usd), and so does the whole grant of a worker that was killed,
-// which stays reserved.
+// which stays reserved: up to what all calls that it may have in flight set aside.
+// [Status] and the error of a parked run tell how much is held by workers that have
+// said nothing for long. Who knows that they are dead may [Settle] it.
+//
+// A run is not parked while workers that are there hold what would do, as their calls
+// may cost less. A worker with calls in flight writes its grant anew at least each
+// minute, so that the others know that it is there.
 //
 // Two things are beyond it. A budget that is set for a run that is being worked on
 // binds each worker within a minute; what they spend until then is counted when they

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -40,8 +41,14 @@ const (
 	// second; jobs wait for this one.
 	requestTimeout = 8 * time.Second
 
-	// farewell bounds the time to give back what is left when the worker ends.
-	farewell = 10 * time.Second
+	// farewell bounds the time to give back what is left when the worker ends. After
+	// a drain of 85s and half a minute of storing, it fits in the 120s that Amazon ECS
+	// on Fargate gives a task to stop.
+	farewell = 4 * time.Second
+
+	// denials is how often it is repeated that the board may not be used: nothing is
+	// done until a person acts.
+	denials = time.Minute
 )
 
 // A Purse is a worker's part of the budgets of all runs. It implements
@@ -251,7 +258,11 @@ func (p *Purse) conclude(ctx context.Context, a *account, err error) {
 		return
 	}
 	if err != nil {
-		if a.failures == 0 {
+		switch {
+		case denied(err) && now.Sub(a.complained) >= denials:
+			p.log.ErrorContext(ctx, "budget not accessible: no calls are made", "run", a.run, "err", err)
+			a.complained = now
+		case a.failures == 0 && !denied(err):
 			p.log.WarnContext(ctx, "budget out of reach", "run", a.run, "err", err)
 		}
 		a.failures++
@@ -266,13 +277,23 @@ func (p *Purse) conclude(ctx context.Context, a *account, err error) {
 	if a.failures > 0 {
 		p.log.InfoContext(ctx, "budget in reach again", "run", a.run)
 	}
-	a.failures, a.notBefore = 0, now.Add(gap)
+	a.failures, a.notBefore, a.complained = 0, now.Add(gap), time.Time{}
 	a.serve(now)
 	if a.refusal != nil {
 		a.notBefore = now.Add(refusedGap)
 		a.dismiss()
 	}
 	a.wanted = len(a.waiters) > 0 && (a.refusal == nil || a.calls == 0) // else a call that ends says so
+}
+
+// denied reports whether err is an answer with status 401 or 403. The board's words
+// for it name the object and the permission.
+func denied(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		HTTPStatusCode() int
+	}](err)
+	return ok && (e.HTTPStatusCode() == http.StatusUnauthorized || e.HTTPStatusCode() == http.StatusForbidden)
 }
 
 // exchange reads the record and writes what this worker has to say.
@@ -302,7 +323,7 @@ func (p *Purse) read(ctx context.Context, a *account) (*record, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	r, err := decode(data)
+	r, err := decode(a.board, data)
 	return r, version, err
 }
 

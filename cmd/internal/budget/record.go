@@ -112,18 +112,38 @@ func (r *record) granted() (sum money) {
 	return sum
 }
 
+// silent returns what is granted to workers, other than the one of that name, that
+// have said nothing for long, and since when the first of them has not.
+func (r *record) silent(but string, now time.Time) (sum money, since time.Time) {
+	for id, g := range r.Grants {
+		if id == but || g.USD == 0 || now.Sub(g.At) < silent {
+			continue
+		}
+		sum += g.USD
+		if since.IsZero() || g.At.Before(since) {
+			since = g.At
+		}
+	}
+	return sum, since
+}
+
 // forgotten is after how long a worker that has nothing granted is taken off the
 // record.
 const forgotten = 24 * time.Hour
 
-// decode reads a record; one that does not exist is nil.
-func decode(data []byte) (*record, error) {
+// decode reads the record that is on b; one that does not exist is nil. Its error names
+// b, if b has a name.
+func decode(b Board, data []byte) (*record, error) {
 	if len(data) == 0 {
 		return nil, nil //nolint:nilnil // no budget is no error
 	}
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("the record of the budget is no good: delete it, and set the budget again: %w", err)
+		name := "the record of the budget"
+		if b, ok := b.(fmt.Stringer); ok {
+			name += ", " + b.String() + ","
+		}
+		return nil, fmt.Errorf("%s is no good: stop the workers, delete it, and set the budget again: %w", name, err)
 	}
 	if r.Grants == nil {
 		r.Grants = make(map[string]grant)
@@ -146,14 +166,19 @@ func (r *record) encode(now time.Time) ([]byte, error) {
 type Status struct {
 	LimitUSD    jobs.USD   `json:"limit_usd"`
 	SpentUSD    jobs.USD   `json:"spent_usd"`
-	PresumedUSD jobs.USD   `json:"presumed_usd,omitzero"` // part of spent: calls whose bill nobody saw
-	ReservedUSD jobs.USD   `json:"reserved_usd"`          // granted to workers, the dead ones included
+	PresumedUSD jobs.USD   `json:"presumed_usd,omitzero"`  // part of spent: calls whose bill nobody saw
+	ReservedUSD jobs.USD   `json:"reserved_usd"`           // granted to workers, the dead ones included
+	SilentUSD   jobs.USD   `json:"silent_usd,omitzero"`    // part of reserved: for workers that may have been killed
+	SilentSince *time.Time `json:"silent_since,omitempty"` // when the first of them was heard of
 	ParkedSince *time.Time `json:"parked_since,omitempty"`
 	ParkedWhy   string     `json:"parked_why,omitempty"`
 }
 
-func (r *record) status() Status {
+func (r *record) status(now time.Time) Status {
 	s := Status{LimitUSD: r.Limit.usd(), SpentUSD: r.Spent.usd(), PresumedUSD: r.Presumed.usd(), ReservedUSD: r.granted().usd()}
+	if lost, since := r.silent("", now); lost > 0 {
+		s.SilentUSD, s.SilentSince = lost.usd(), &since
+	}
 	if r.Parked != nil {
 		s.ParkedSince, s.ParkedWhy = &r.Parked.Since, r.Parked.Why
 	}
@@ -164,8 +189,11 @@ func (r *record) status() Status {
 func (s Status) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v of %v (reserved %v", up(s.SpentUSD), up(s.LimitUSD), up(s.ReservedUSD))
+	if s.SilentUSD > 0 {
+		fmt.Fprintf(&b, ", of which %v for workers last heard of at %s: they may have been killed", up(s.SilentUSD), s.SilentSince.Local().Format(time.DateTime))
+	}
 	if s.PresumedUSD > 0 {
-		fmt.Fprintf(&b, "; %v of the spent is for calls whose answer was lost", up(s.PresumedUSD))
+		fmt.Fprintf(&b, "; %v of the spent is for calls whose bill nobody saw", up(s.PresumedUSD))
 	}
 	b.WriteString(")")
 	if s.ParkedSince != nil {
@@ -180,11 +208,11 @@ func Look(ctx context.Context, b Board) (*Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the budget: %w", err)
 	}
-	r, err := decode(data)
+	r, err := decode(b, data)
 	if r == nil {
 		return nil, err
 	}
-	return new(r.status()), nil
+	return new(r.status(time.Now())), nil
 }
 
 // tries is how often a write is tried again at once when somebody else wrote in
@@ -199,7 +227,7 @@ func Set(ctx context.Context, b Board, limit jobs.USD, spent func(context.Contex
 		if err != nil {
 			return Status{}, fmt.Errorf("set the budget: %w", err)
 		}
-		r, err := decode(data)
+		r, err := decode(b, data)
 		if err != nil {
 			return Status{}, fmt.Errorf("set the budget: %w", err)
 		}
@@ -210,7 +238,7 @@ func Set(ctx context.Context, b Board, limit jobs.USD, spent func(context.Contex
 			}
 			r = &record{Spent: up(cost)}
 		} else if r.Limit == up(limit) {
-			return r.status(), nil
+			return r.status(time.Now()), nil
 		}
 		if r.Limit < up(limit) {
 			r.Parked = nil
@@ -224,11 +252,44 @@ func Set(ctx context.Context, b Board, limit jobs.USD, spent func(context.Contex
 			return Status{}, fmt.Errorf("set the budget: %w", err)
 		}
 		if ok {
-			return r.status(), nil
+			return r.status(time.Now()), nil
 		}
 		pause(ctx, rand.N(50*time.Millisecond<<n)) //nolint:gosec // n is small
 	}
 	return Status{}, errors.New("set the budget: others write it all the time: try again")
+}
+
+// Settle makes what is granted to workers part of what is spent, and returns how much
+// that is. It is for who knows that all of them are dead: what their calls have been
+// billed nobody can say, but it is no more than that.
+func Settle(ctx context.Context, b Board) (jobs.USD, error) {
+	for n := range tries {
+		data, version, err := b.Read(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("settle the budget: %w", err)
+		}
+		r, err := decode(b, data)
+		if err != nil {
+			return 0, fmt.Errorf("settle the budget: %w", err)
+		}
+		if r == nil || r.granted() == 0 {
+			return 0, nil
+		}
+		lost := r.granted()
+		r.Spent, r.Presumed, r.Grants = r.Spent+lost, r.Presumed+lost, nil
+		if data, err = r.encode(time.Now()); err != nil {
+			return 0, fmt.Errorf("settle the budget: %w", err)
+		}
+		ok, err := b.Write(ctx, data, version)
+		if err != nil {
+			return 0, fmt.Errorf("settle the budget: %w", err)
+		}
+		if ok {
+			return lost.usd(), nil
+		}
+		pause(ctx, rand.N(50*time.Millisecond<<n)) //nolint:gosec // n is small
+	}
+	return 0, errors.New("settle the budget: others write it all the time: try again")
 }
 
 // pause waits for d or for the end of ctx.
