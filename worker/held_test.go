@@ -120,33 +120,10 @@ func TestOneEventToldTwice(t *testing.T) {
 // of another.
 func TestUnpricedTier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr := workertest.New(t)
-		tr.Endpoint.Most = func(c worker.Call) jobs.USD {
-			if c.Lane.Tier == "flex" {
-				return 0.01
-			}
-			return jobs.UnknownUSD()
-		}
-		tr.Endpoint.Func = func(_ context.Context, c worker.Call) (worker.Answer, error) {
-			if c.Lane.Tier == "flex" {
-				return worker.Answer{}, workertest.Fail(worker.Unavailable, 503, 3*time.Hour)
-			}
+		s, p := climb(t, jobs.UnknownUSD(), func(c worker.Call) worker.Answer {
 			t.Error("the tier without a price is called")
-			return workertest.Answer(c), nil
-		}
-		p := newTill(t, 0)
-		line := func(run string, deadline time.Duration) []byte {
-			return workertest.Line("a", fmt.Sprintf(`"run":%q,"tiers":["flex","default"],"deadline":%q`,
-				run, time.Now().Add(deadline).Format(time.RFC3339)))
-		}
-		tr.Queue.Send(jobs.Message{Body: line("default", 20*time.Minute)})
-		s, stop := start(t, tr, steady(1000), worker.Config{Purse: p})
-		time.Sleep(2 * time.Minute) // the run is short of money now
-		tr.Queue.Send(jobs.Message{Body: line("other", 10*time.Hour)})
-		time.Sleep(5 * time.Minute) // flex is closed, and the deadline near
-		p.raise(1)
-		time.Sleep(3 * time.Minute)
-		stop()
+			return workertest.Answer(c)
+		})
 		parked := s.of(worker.Parked)
 		if len(parked) == 0 || !errors.Is(parked[len(parked)-1].Err, worker.ErrParked) || !strings.Contains(fmt.Sprint(p.settled), "0 of 0.01") {
 			t.Errorf("events %+v, settled %v, want that the run is parked, and flex's money refunded", parked, p.settled)

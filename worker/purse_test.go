@@ -434,38 +434,46 @@ func TestDearerTier(t *testing.T) {
 // before it can be called: that money is not enough.
 func TestDearerTierInLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr := workertest.New(t)
-		tr.Endpoint.Most = func(c worker.Call) jobs.USD {
-			if c.Lane.Tier == "flex" {
-				return 0.01
-			}
-			return 0.03
-		}
-		tr.Endpoint.Func = func(_ context.Context, c worker.Call) (worker.Answer, error) {
-			if c.Lane.Tier == "flex" {
-				return worker.Answer{}, workertest.Fail(worker.Unavailable, 503, 3*time.Hour)
-			}
-			return workertest.Answer(c), nil
-		}
-		p := newTill(t, 0)
-		line := func(run string, deadline time.Duration) []byte {
-			return workertest.Line("a", fmt.Sprintf(`"run":%q,"tiers":["flex","default"],"deadline":%q`,
-				run, time.Now().Add(deadline).Format(time.RFC3339)))
-		}
-		tr.Queue.Send(jobs.Message{Body: line("default", 20*time.Minute)})
-		s, stop := start(t, tr, steady(1000), worker.Config{Purse: p})
-		time.Sleep(2 * time.Minute) // the run is short of money now
-		tr.Queue.Send(jobs.Message{Body: line("other", 10*time.Hour)})
-		time.Sleep(5 * time.Minute) // flex is closed, and the deadline near
-		p.raise(1)
-		time.Sleep(3 * time.Minute)
-		stop()
+		s, p := climb(t, 0.03, workertest.Answer)
 		got := fmt.Sprint(p.settled)
 		if n := len(s.of(worker.Stored)); n != 1 || !strings.HasSuffix(got, "0 of 0.01 0.001 of 0.03]") {
 			t.Errorf("%d results, and settled %s: want one, flex's money refunded, and then the other tier's", n, got)
 		}
 		p.done(0.001)
 	})
+}
+
+// climb has a job wait for the money of flex, which is 0.01 a call, and move up before
+// it can be called, to a tier that costs next and answers so.
+func climb(t *testing.T, next jobs.USD, answer func(worker.Call) worker.Answer) (*subject, *till) {
+	t.Helper()
+	tr := workertest.New(t)
+	tr.Endpoint.Most = func(c worker.Call) jobs.USD {
+		if c.Lane.Tier == "flex" {
+			return 0.01
+		}
+		return next
+	}
+	tr.Endpoint.Func = func(_ context.Context, c worker.Call) (worker.Answer, error) {
+		if c.Lane.Tier == "flex" {
+			return worker.Answer{}, workertest.Fail(worker.Unavailable, 503, 3*time.Hour)
+		}
+		return answer(c), nil
+	}
+	p := newTill(t, 0)
+	line := func(run string, deadline time.Duration) []byte {
+		return workertest.Line("a", fmt.Sprintf(`"run":%q,"tiers":["flex","default"],"deadline":%q`,
+			run, time.Now().Add(deadline).Format(time.RFC3339)))
+	}
+	tr.Queue.Send(jobs.Message{Body: line("default", 20*time.Minute)})
+	s, stop := start(t, tr, steady(1000), worker.Config{Purse: p})
+	time.Sleep(2 * time.Minute) // the run is short of money now
+	tr.Queue.Send(jobs.Message{Body: line("other", 10*time.Hour)})
+	time.Sleep(5 * time.Minute) // flex is closed, and the deadline near
+	p.raise(1)
+	time.Sleep(3 * time.Minute)
+	stop()
+	return s, p
 }
 
 // TestUnknownPrice says which model nobody knows the price of.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"upwell/cmd/internal/demo"
-	"upwell/cmd/internal/estimate"
 	"upwell/cmd/internal/input"
 	"upwell/cmd/internal/progress"
 	"upwell/infra/local"
@@ -60,7 +59,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		cfg := s.pace.config(&endpointFlags{Tier: []string{"flex"}, AttemptTimeout: time.Minute}, []string{local.Region}, e)
 		return client, cfg, err
 	}
-	if s.sum, err = checked(ctx, e, file, demoRun, &s.schemas, estimate.NewTally()); err != nil {
+	if s.sum, err = checked(ctx, e, file, demoRun, &s.schemas, nil); err != nil {
 		return err
 	}
 	fmt.Fprintf(e.stdout, "%d questions about %d contracts, to a simulated endpoint that does not say what it can take\n",

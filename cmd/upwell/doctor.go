@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -76,8 +75,5 @@ func (c *doctorCmd) print(e env, findings []doctor.Finding) error {
 	if !c.JSON {
 		return doctor.Print(e.stdout, findings)
 	}
-	enc := json.NewEncoder(e.stdout)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(findings)
+	return printJSON(e.stdout, findings)
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
 	"time"
 
@@ -174,11 +173,9 @@ func (o outlook) usd(tier string) float64 {
 
 // pricesFor returns the price list with the file's prices before the built-in ones.
 func pricesFor(path string) (mantle.PriceList, error) {
-	all := mantle.DefaultPrices()
 	if path == "" {
-		return all, nil
+		return mantle.DefaultPrices(), nil
 	}
 	own, err := readPrices(path)
-	maps.Copy(all.Models, own.Models)
-	return all, err
+	return own.Known(), err
 }

@@ -73,7 +73,10 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return fail(exitUsage, err)
 	}
-	tally := estimate.NewTally()
+	var tally *estimate.Tally
+	if c.Estimate {
+		tally = estimate.NewTally()
+	}
 	if s.sum, err = checked(ctx, e.unless(c.Quiet), file, c.RunName, &s.schemas, tally); err != nil {
 		return err
 	}

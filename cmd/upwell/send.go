@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -259,7 +258,7 @@ func (s *submission) prepare(ctx context.Context, d dispatch) (*sqsqueue.Outgoin
 		if s.anew {
 			o.Once = rand.Text()
 		}
-		if !strings.HasSuffix(s.queue.URL(), ".fifo") {
+		if !s.queue.FIFO() {
 			o.Delay = max(0, s.holdBack-time.Since(s.since))
 		}
 	}

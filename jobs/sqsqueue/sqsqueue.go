@@ -160,6 +160,9 @@ func Open(ctx context.Context, client *sqs.Client, cfg Config) (*Queue, error) {
 // URL returns the URL of the queue.
 func (q *Queue) URL() string { return q.url }
 
+// FIFO reports whether the queue keeps its messages in order.
+func (q *Queue) FIFO() bool { return fifo(q.url) }
+
 // Dead returns the URL of the dead-letter queue.
 func (q *Queue) Dead() string { return q.dead }
 

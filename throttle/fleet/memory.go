@@ -6,14 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"time"
 
 	"upwell/throttle"
 )
-
-// keepEvery is how often levels are written: a worker that is killed has lost what
-// it learned in a minute.
-const keepEvery = time.Minute
 
 // levels is what a board of levels holds.
 type levels struct {
@@ -38,21 +33,9 @@ func Recall(ctx context.Context, board Board) (map[throttle.Lane]throttle.Level,
 // then once more. What other workers remember of other lanes stays. It is no harm
 // if it fails: the next worker then begins where this one did.
 func Keep(ctx context.Context, board Board, set *throttle.Set, log *slog.Logger) {
-	t := time.NewTicker(keepEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			if err := keep(ctx, board, set); err != nil && ctx.Err() == nil {
-				log.WarnContext(ctx, "levels not kept", "err", err)
-			}
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-			defer cancel()
-			_ = keep(last, board, set) // nobody is left to be told
-			return
-		}
-	}
+	Save(ctx, func(ctx context.Context) error { return keep(ctx, board, set) }, func(err error) {
+		log.WarnContext(ctx, "levels not kept", "err", err)
+	})
 }
 
 func keep(ctx context.Context, board Board, set *throttle.Set) error {
@@ -60,23 +43,14 @@ func keep(ctx context.Context, board Board, set *throttle.Set) error {
 	if len(mine) == 0 {
 		return nil
 	}
-	for range tries {
-		data, version, err := board.Read(ctx)
-		if err != nil {
-			return err
-		}
+	_, err := Update(ctx, board, func(data []byte) ([]byte, error) {
 		var l levels
 		_ = json.Unmarshal(data, &l) // what cannot be read is replaced
 		if l.Lanes == nil {
 			l.Lanes = make(map[throttle.Lane]throttle.Level)
 		}
 		maps.Copy(l.Lanes, mine)
-		if data, err = json.Marshal(l); err != nil {
-			return err
-		}
-		if ok, err := board.Write(ctx, data, version); ok || err != nil {
-			return err
-		}
-	}
-	return nil
+		return json.Marshal(l)
+	})
+	return err // that others write all the time is no harm
 }

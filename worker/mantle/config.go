@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -182,9 +181,7 @@ func (c *Config) fixNumbers() error {
 }
 
 func (c *Config) fixPrices() error {
-	all := DefaultPrices()
-	maps.Copy(all.Models, c.Prices.Models)
-	c.Prices = all
+	c.Prices = c.Prices.Known()
 	return nil
 }
 

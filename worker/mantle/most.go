@@ -112,12 +112,12 @@ func (c *Client) answer(call worker.Call) int {
 		}
 		n, err := strconv.Atoi(string(v.Of(call.Job.Body)))
 		if err != nil {
-			n = maxOutput
+			n = MaxOutput
 		}
 		most = max(most, n)
 	}
 	if most <= 0 {
-		return cmp.Or(c.cfg.MaxOutputTokens, maxOutput)
+		return cmp.Or(c.cfg.MaxOutputTokens, MaxOutput)
 	}
 	return most
 }

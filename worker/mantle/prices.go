@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -38,6 +39,14 @@ func DefaultPrices() PriceList {
 		panic(err) // the file is a part of the program
 	}
 	return l
+}
+
+// Known returns the list with [DefaultPrices] behind it: a model that it names has its
+// prices and no others.
+func (l PriceList) Known() PriceList {
+	all := DefaultPrices()
+	maps.Copy(all.Models, l.Models)
+	return all
 }
 
 // ParsePrices reads a price list. It is a JSON object with the members date,
@@ -113,17 +122,17 @@ func (c *Client) book(call worker.Call, counted bool, ans *worker.Answer) {
 	c.density.learn(call.Job.Model, sent(call), ans.Usage.InputTokens)
 }
 
-// maxOutput is how long an answer may become that nothing limits: the default
+// MaxOutput is how long an answer may become that nothing limits: the default
 // of max_completion_tokens for Grok 4.3, by its model card. Where there are
 // quotas, that much is reserved. It stands for other models as well, because
 // too high an estimate makes a lane slower and too low a one gets it refused.
-const maxOutput = 131072
+const MaxOutput = 131072
 
 // Cost implements [worker.Endpoint]. The prompt is estimated from the body's
 // size and what earlier answers for the model have reported; the answer counts
 // with its limit.
 func (c *Client) Cost(call worker.Call) throttle.Cost {
-	out := cmp.Or(c.limit(call, outlineOf(call.Job)), maxOutput)
+	out := cmp.Or(c.limit(call, outlineOf(call.Job)), MaxOutput)
 	return throttle.Cost{Input: c.density.tokens(call.Job.Model, sent(call)), Output: out}
 }
 

@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"upwell/cmd/internal/budget"
 	"upwell/jobs"
+	"upwell/worker"
 )
 
 var errBoard = errors.New("the board is broken")
@@ -231,4 +233,27 @@ func open(t *testing.T, id string, b budget.Board) (p *budget.Purse, end func())
 	var running sync.WaitGroup
 	running.Go(func() { p.Run(ctx) })
 	return p, func() { cancel(); running.Wait() }
+}
+
+// budgeted runs f in a bubble of time, with a run that has a budget of so many USD and
+// a worker's purse.
+func budgeted(t *testing.T, usd jobs.USD, f func(t *testing.T, b *board, p *budget.Purse)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &board{t: t}
+		b.set(usd)
+		p, end := open(t, "w", b)
+		defer end()
+		f(t, b, p)
+	})
+}
+
+// reserve sets money aside that has to be there.
+func reserve(t *testing.T, p *budget.Purse, n worker.Need) (settle func(jobs.USD)) {
+	t.Helper()
+	settle, err := p.Reserve(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return settle
 }

@@ -169,11 +169,7 @@ func TestBound(t *testing.T) {
 
 // TestRaise parks a run, and raises its budget.
 func TestRaise(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(1)
-		p, end := open(t, "w", b)
-		defer end()
+	budgeted(t, 1, func(t *testing.T, b *board, p *budget.Purse) {
 		for range 10 {
 			settle, err := p.Reserve(t.Context(), need(0.1))
 			if err != nil {
@@ -213,15 +209,8 @@ func TestRaise(t *testing.T) {
 // TestCallsInFlight has the money bound by a call that costs little in the end: who
 // needs it waits for that, and nobody is parked.
 func TestCallsInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(1)
-		p, end := open(t, "w", b)
-		defer end()
-		settle, err := p.Reserve(t.Context(), need(0.9))
-		if err != nil {
-			t.Fatal(err)
-		}
+	budgeted(t, 1, func(t *testing.T, _ *board, p *budget.Purse) {
+		settle := reserve(t, p, need(0.9))
 		if _, ok := p.Try(need(0.9)); ok {
 			t.Error("Try = true, want false as the money is set aside")
 		}
@@ -241,15 +230,8 @@ func TestCallsInFlight(t *testing.T) {
 
 // TestOwing lets a job that has been paid for go first.
 func TestOwing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(1)
-		p, end := open(t, "w", b)
-		defer end()
-		settle, err := p.Reserve(t.Context(), need(0.9))
-		if err != nil {
-			t.Fatal(err)
-		}
+	budgeted(t, 1, func(t *testing.T, _ *board, p *budget.Purse) {
+		settle := reserve(t, p, need(0.9))
 		var mu sync.Mutex
 		var order []string
 		var waiting sync.WaitGroup
@@ -280,11 +262,7 @@ func TestOwing(t *testing.T) {
 // TestInTurn has somebody wait for more than there is: who needs little does not take
 // it away.
 func TestInTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(1)
-		p, end := open(t, "w", b)
-		defer end()
+	budgeted(t, 1, func(t *testing.T, _ *board, p *budget.Purse) {
 		var settles []func(jobs.USD)
 		for _, most := range []jobs.USD{0.5, 0.4} {
 			settle, err := p.Reserve(t.Context(), need(most))
@@ -310,11 +288,7 @@ func TestInTurn(t *testing.T) {
 
 // TestSpare leaves what it takes to mend an answer to those who have one to mend.
 func TestSpare(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(1)
-		p, end := open(t, "w", b)
-		defer end()
+	budgeted(t, 1, func(t *testing.T, _ *board, p *budget.Purse) {
 		n := worker.Need{Run: "r", MostUSD: 0.1, SpareUSD: 0.4}
 		calls := 0
 		for {
@@ -495,15 +469,8 @@ func TestRequests(t *testing.T) {
 
 // TestIdle gives back what a worker without calls has no use for, while it runs.
 func TestIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(100)
-		p, end := open(t, "w", b)
-		defer end()
-		settle, err := p.Reserve(t.Context(), need(1))
-		if err != nil {
-			t.Fatal(err)
-		}
+	budgeted(t, 100, func(t *testing.T, b *board, p *budget.Purse) {
+		settle := reserve(t, p, need(1))
 		settle(0.5)
 		<-time.After(2 * time.Minute)
 		if r := b.look(); r.granted() != 0 || r.Spent != 0.5 {
@@ -515,16 +482,8 @@ func TestIdle(t *testing.T) {
 // TestUncertain has nobody know whether money was given back, and needs it again: the
 // next write says so, and nobody waits for long.
 func TestUncertain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(100)
-		p, end := open(t, "w", b)
-		defer end()
-		settle, err := p.Reserve(t.Context(), need(0.1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		settle(0)
+	budgeted(t, 100, func(t *testing.T, b *board, p *budget.Purse) {
+		reserve(t, p, need(0.1))(0)
 		b.turn(func(op string) fault {
 			if op == "write" {
 				return fault{undone: true, err: errBoard}
@@ -534,7 +493,8 @@ func TestUncertain(t *testing.T) {
 		<-time.After(50 * time.Second)
 		b.turn(nil)
 		start := time.Now()
-		if settle, err = p.Reserve(t.Context(), need(0.1)); err != nil || time.Since(start) > 5*time.Second {
+		settle, err := p.Reserve(t.Context(), need(0.1))
+		if err != nil || time.Since(start) > 5*time.Second {
 			t.Fatalf("Reserve = %v after %v, want money within seconds", err, time.Since(start))
 		}
 		settle(0)
@@ -548,10 +508,7 @@ func TestLower(t *testing.T) {
 		b.set(100)
 		p, end := open(t, "w", b)
 		defer end()
-		settle, err := p.Reserve(t.Context(), need(1))
-		if err != nil {
-			t.Fatal(err)
-		}
+		settle := reserve(t, p, need(1))
 		b.set(0)
 		<-time.After(20 * time.Second)
 		if got := b.look().granted(); got != 1 {

@@ -19,11 +19,7 @@ import (
 // TestOthersHoldTheMoney does not take the run for parked while another worker's calls,
 // long as they are, may bring back what a call needs.
 func TestOthersHoldTheMoney(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(10)
-		p, end := open(t, "w", b)
-		defer end()
+	budgeted(t, 10, func(t *testing.T, b *board, p *budget.Purse) {
 		q, end2 := open(t, "v", b)
 		defer end2()
 		var settles []func(jobs.USD)
@@ -61,17 +57,10 @@ func TestOthersHoldTheMoney(t *testing.T) {
 // TestSpareOfALongCall keeps what mending an answer takes for as long as the call goes
 // on, and nothing else.
 func TestSpareOfALongCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &board{t: t}
-		b.set(10)
-		p, end := open(t, "w", b)
-		defer end()
+	budgeted(t, 10, func(t *testing.T, b *board, p *budget.Purse) {
 		q, end2 := open(t, "v", b)
 		defer end2()
-		settle, err := p.Reserve(t.Context(), worker.Need{Run: "r", MostUSD: 0.2, SpareUSD: 0.6})
-		if err != nil {
-			t.Fatal(err)
-		}
+		settle := reserve(t, p, worker.Need{Run: "r", MostUSD: 0.2, SpareUSD: 0.6})
 		<-time.After(2 * time.Minute)
 		if got := b.look().granted(); got < 0.8-1e-9 || got > 0.8+1e-9 {
 			t.Errorf("%v USD are granted two minutes into a call, want its 0.2 and the 0.6 for mending", got)
@@ -84,7 +73,7 @@ func TestSpareOfALongCall(t *testing.T) {
 			s(0.1)
 		}
 		settle(0.2)
-		settle, err = p.Reserve(t.Context(), worker.Need{Run: "r", MostUSD: 0.6, Owing: true})
+		settle, err := p.Reserve(t.Context(), worker.Need{Run: "r", MostUSD: 0.6, Owing: true})
 		if err != nil {
 			t.Fatalf("Reserve for who owes = %v, want the money that was kept", err)
 		}

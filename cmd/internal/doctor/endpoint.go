@@ -412,8 +412,7 @@ func short(d time.Duration) string {
 
 // prices looks the model up in the price lists.
 func (x *exam) prices() {
-	list := mantle.DefaultPrices()
-	maps.Copy(list.Models, x.cfg.Mantle.Prices.Models)
+	list := x.cfg.Mantle.Prices.Known()
 	var known, unknown []string
 	asOf := ""
 	for _, tier := range x.cfg.Tiers {

@@ -6,11 +6,8 @@ import (
 	"slices"
 
 	"upwell/jobs"
+	"upwell/worker/mantle"
 )
-
-// modelMost is how long an answer may become that nothing limits: Grok 4.3's own
-// limit, by its model card. It stands for models that nothing is known of.
-const modelMost = 131_072
 
 // A Report is what a run is expected to take.
 type Report struct {
@@ -132,7 +129,7 @@ type forecast struct {
 // forecastOf goes by answers of the kind, if there are enough.
 func forecastOf(kind Kind, l Load, learned map[Kind]Lesson, limit int) (f forecast) {
 	if limit == 0 {
-		limit = modelMost
+		limit = mantle.MaxOutput
 	}
 	f.likely.InputTokens = l.Tokens()
 	f.longest.OutputTokens = l.limits + int64(l.unlimited)*int64(limit)

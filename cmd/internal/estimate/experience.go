@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,14 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"upwell/throttle/fleet"
 	"upwell/worker"
 )
-
-// A Board is a small object that workers share. s3sink.Board is one.
-type Board interface {
-	Read(ctx context.Context) (data []byte, version string, err error)
-	Write(ctx context.Context, data []byte, version string) (ok bool, err error)
-}
 
 // A Lesson is what answers of a kind have taken, all together. What came long ago
 // counts less: when there are too many, all is halved.
@@ -103,38 +99,16 @@ func (x *Experience) Observe(e worker.Event) {
 	x.fresh[kind] = x.fresh[kind].plus(l)
 }
 
-// keepEvery is how often what was learned is written down: a worker that is killed
-// loses no more, and nobody's estimate depends on it. farewell bounds the last time.
-const (
-	keepEvery = time.Minute
-	farewell  = 5 * time.Second
-)
-
 // Keep adds what was learned to the board once a minute until ctx is done, and then
 // once more. It is no harm if that fails.
-func (x *Experience) Keep(ctx context.Context, board Board, log *slog.Logger) {
-	t := time.NewTicker(keepEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			if err := x.keep(ctx, board); err != nil && ctx.Err() == nil {
-				log.WarnContext(ctx, "experience not kept", "err", err)
-			}
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-			defer cancel()
-			_ = x.keep(last, board) // nobody is left to be told
-			return
-		}
-	}
+func (x *Experience) Keep(ctx context.Context, board fleet.Board, log *slog.Logger) {
+	fleet.Save(ctx, func(ctx context.Context) error { return x.keep(ctx, board) }, func(err error) {
+		log.WarnContext(ctx, "experience not kept", "err", err)
+	})
 }
 
-// tries is how often a write is repeated that somebody else was faster with.
-const tries = 5
-
 // keep adds what was learned since the last time.
-func (x *Experience) keep(ctx context.Context, board Board) error {
+func (x *Experience) keep(ctx context.Context, board fleet.Board) error {
 	x.mu.Lock()
 	fresh := maps.Clone(x.fresh)
 	clear(x.fresh)
@@ -151,26 +125,19 @@ func (x *Experience) keep(ctx context.Context, board Board) error {
 	return err
 }
 
-func add(ctx context.Context, board Board, fresh map[Kind]Lesson) error {
-	for range tries {
-		data, version, err := board.Read(ctx)
-		if err != nil {
-			return err
-		}
+func add(ctx context.Context, board fleet.Board, fresh map[Kind]Lesson) error {
+	done, err := fleet.Update(ctx, board, func(data []byte) ([]byte, error) {
 		all, err := decode(data)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		merge(all, fresh)
-		text, err := encode(all)
-		if err != nil {
-			return err
-		}
-		if ok, err := board.Write(ctx, text, version); ok || err != nil {
-			return err
-		}
+		return encode(all)
+	})
+	if err == nil && !done {
+		err = errors.New("experience: others write all the time")
 	}
-	return fmt.Errorf("experience: others wrote %d times meanwhile", tries)
+	return err
 }
 
 func merge(into, from map[Kind]Lesson) {
@@ -180,7 +147,7 @@ func merge(into, from map[Kind]Lesson) {
 }
 
 // Recall returns what is on the board.
-func Recall(ctx context.Context, board Board) (map[Kind]Lesson, error) {
+func Recall(ctx context.Context, board fleet.Board) (map[Kind]Lesson, error) {
 	data, _, err := board.Read(ctx)
 	if err != nil {
 		return nil, err

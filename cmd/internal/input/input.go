@@ -157,11 +157,8 @@ func Open(ctx context.Context, arg string, opts Options) (_ *File, err error) {
 		return f, f.openBatch(ctx, st)
 	}
 	f.Template = opts.Template.Text()
-	if f.source, err = newSource(ctx, st, opts); err != nil {
-		return nil, err
-	}
-	f.closers = append(f.closers, f.source)
-	return f, nil
+	f.source, err = newSource(ctx, st, opts)
+	return f, err
 }
 
 // openBatch opens what is a batch file already.

@@ -23,8 +23,9 @@ import (
 type slow struct {
 	folder
 	size int64
-	now  atomic.Int64 // bytes of the documents that are being loaded
-	most atomic.Int64
+
+	mu        sync.Mutex
+	now, most int64 // bytes of the documents that are being loaded
 }
 
 func (s *slow) list(context.Context) iter.Seq2[entry, error] {
@@ -32,10 +33,16 @@ func (s *slow) list(context.Context) iter.Seq2[entry, error] {
 }
 
 func (s *slow) open(context.Context, entry) (io.ReadCloser, error) {
-	now := s.now.Add(s.size)
-	s.most.Store(max(s.most.Load(), now))
+	s.add(s.size)
 	time.Sleep(time.Second)
-	return closing{strings.NewReader("text"), func() error { s.now.Add(-s.size); return nil }}, nil
+	return closing{strings.NewReader("text"), func() error { s.add(-s.size); return nil }}, nil
+}
+
+func (s *slow) add(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now += n
+	s.most = max(s.most, s.now)
 }
 
 type fixed struct{ Template }
@@ -65,7 +72,7 @@ func TestDocumentsInMemory(t *testing.T) {
 				})
 			}
 			loading.Wait()
-			if got := st.most.Load(); got != tt.most*tt.size || read.Load() != 6 {
+			if got := st.most; got != tt.most*tt.size || read.Load() != 6 {
 				t.Errorf("%d documents of %d bytes were in memory at a time, want %d; %d were read", got/tt.size, tt.size, tt.most, read.Load())
 			}
 		})

@@ -205,8 +205,5 @@ func (w *warnings) all() []string {
 	return w.lines
 }
 
-// Close implements io.Closer. The store is closed by who opened it.
-func (s *source) Close() error { return nil }
-
 // errStop ends a loop whose reader has seen enough.
 var errStop = errors.New("enough")
