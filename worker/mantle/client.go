@@ -23,6 +23,9 @@ import (
 // a gateway's additions have room.
 const maxAnswer = 32 << 20
 
+// maxHeaders bounds the headers of an answer, in bytes.
+const maxHeaders = 256 << 10
+
 // A Client makes calls to an endpoint. It implements [worker.Endpoint], and may
 // be used by many goroutines.
 type Client struct {
@@ -31,6 +34,7 @@ type Client struct {
 	keys    *keyring // nil unless keys are made
 	signer  *signer  // nil unless requests are signed
 
+	vault   vault
 	routes  routes
 	schemas schemas
 	density density
@@ -55,6 +59,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		schemas: schemas{byHash: map[[32]byte]*schema{}},
 		density: density{byModel: map[string]float64{}},
 	}
+	c.vault.keep(cfg.APIKey)
 	if err := c.authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -65,9 +70,9 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 func (c *Client) authenticate(ctx context.Context) error {
 	switch c.cfg.Credentials {
 	case ShortTerm:
-		c.keys = &keyring{creds: c.cfg.AWS, ttl: c.cfg.KeyTTL, keys: map[string]mintedKey{}}
+		c.keys = &keyring{creds: c.cfg.AWS, ttl: c.cfg.KeyTTL, vault: &c.vault, keys: map[string]mintedKey{}}
 	case SigV4:
-		c.signer = &signer{creds: c.cfg.AWS, service: c.cfg.SigningName, v4: v4.NewSigner()}
+		c.signer = &signer{creds: c.cfg.AWS, vault: &c.vault, service: c.cfg.SigningName, v4: v4.NewSigner()}
 	default:
 		return nil
 	}
@@ -215,9 +220,9 @@ func (c *Client) send(ctx context.Context, t target, call worker.Call, body segm
 	if err != nil && res.StatusCode < http.StatusBadRequest {
 		return nil, err
 	}
-	out := &response{status: res.StatusCode, header: res.Header, body: text}
+	out := &response{status: res.StatusCode, header: res.Header, body: c.vault.strip(text)}
 	if out.status >= http.StatusBadRequest {
-		out.said = readError(text)
+		out.said = readError(out.body)
 	}
 	return out, nil
 }

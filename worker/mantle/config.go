@@ -207,6 +207,8 @@ func (c *Config) newTransport() http.RoundTripper {
 	// The bound over all hosts is 100 in the default transport, and would close
 	// the connections that the bound per host means to keep.
 	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, c.MaxInFlight
+	// An answer has some 1 KB of headers. The default is 10 MiB, for each slot.
+	t.MaxResponseHeaderBytes = maxHeaders
 	// The headers of an answer that is not streamed come when it is finished.
 	t.ResponseHeaderTimeout = 0
 	// Finds HTTP/2 connections that died without a word within 45 s: each

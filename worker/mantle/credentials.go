@@ -167,6 +167,7 @@ const mintTimeout = 30 * time.Second
 type keyring struct {
 	creds  aws.CredentialsProvider
 	ttl    time.Duration
+	vault  *vault
 	flight singleflight.Group // by Region
 
 	mu   sync.Mutex
@@ -222,6 +223,7 @@ func (k *keyring) mint(ctx context.Context, region string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	k.vault.keep(text, creds.SessionToken)
 	life := k.ttl
 	if creds.CanExpire {
 		life = min(life, time.Until(creds.Expires))
@@ -245,6 +247,7 @@ func (k *keyring) drop(region string) {
 // where it is rather than copied.
 type signer struct {
 	creds   aws.CredentialsProvider
+	vault   *vault
 	service string
 	v4      *v4.Signer
 }
@@ -254,6 +257,7 @@ func (s *signer) sign(req *http.Request, region string, body segments) error {
 	if err != nil {
 		return &credentialsError{err}
 	}
+	s.vault.keep(creds.SessionToken)
 	hash := hex.EncodeToString(body.sha256())
 	req.Header.Set("X-Amz-Content-Sha256", hash)
 	// The length is not one of the signed headers.

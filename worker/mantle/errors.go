@@ -47,11 +47,11 @@ type response struct {
 	said   apiError // in a body with status 400 or above
 }
 
-// id returns the endpoint's name for the call.
-func (r *response) id() string {
+// idOf returns the endpoint's name for the call.
+func (c *Client) idOf(r *response) string {
 	for _, h := range []string{"X-Request-Id", "X-Amzn-Requestid"} {
 		if id := r.header.Get(h); id != "" {
-			return shorten(id, 128)
+			return c.quote(id, 128)
 		}
 	}
 	return ""
@@ -67,10 +67,10 @@ func (c *Client) judged(r *response, v verdict) *worker.Error {
 		text = c.quote(v.why, maxFindings)
 	}
 	if v.fix != "" {
-		text += ": " + v.fix
+		text += ": " + c.scrub(v.fix) // it names the host of a redirect
 	}
 	return &worker.Error{
-		Kind: v.kind, Class: v.class, Status: r.status, RequestID: r.id(),
+		Kind: v.kind, Class: v.class, Status: r.status, RequestID: c.idOf(r),
 		RetryAfter: retryAfter(r.header, time.Now()),
 		Err:        errors.New("mantle: " + text),
 	}
@@ -296,7 +296,11 @@ func (c *Client) failed(ctx context.Context, err error) *worker.Error {
 	if e, ok := errors.AsType[*credentialsError](err); ok {
 		return &worker.Error{Kind: worker.Unauthorized, Err: fmt.Errorf("mantle: %s", c.quote(e.Error(), maxQuote))}
 	}
-	return &worker.Error{Kind: worker.Transient, Unsent: unsent, Err: fmt.Errorf("mantle: %s", c.quote(lost(err), maxQuote))}
+	kind := worker.Transient
+	if unsent {
+		kind = worker.Unavailable // no job is to blame for that
+	}
+	return &worker.Error{Kind: kind, Unsent: unsent, Err: fmt.Errorf("mantle: %s", c.quote(lost(err), maxQuote))}
 }
 
 // A connecting knows whether a request has had a connection. The transport makes
@@ -378,30 +382,6 @@ func until(h http.Header, now time.Time) time.Duration {
 func (c *Client) noRegion(l throttle.Lane) *worker.Error {
 	return &worker.Error{Kind: worker.Unauthorized, Err: fmt.Errorf(
 		"mantle: Region %q is not one of those configured: %s", l.Region, strings.Join(c.cfg.Regions, ", "))}
-}
-
-// secrets are the forms of what proves who calls: headers and query parameters
-// by their names, and keys by how they begin.
-var secrets = regexp.MustCompile(`(?i)` + strings.Join([]string{
-	`\bbearer\s+[\w.~+/=%-]{8,}`,
-	`\b(?:authorization|x-amz-security-token|x-api-key|api-key)["']?\s*[:=]\s*["']?[^\s"',;&]+`,
-	`\b(?:x-amz-)?(?:signature|credential|security-token)=[^\s"',;&]+`,
-	`\bbedrock-api-key-[\w+/=%-]+`,
-	`\b(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{12,}`,
-	`\b(?:sk|xai)-[\w*-]{8,}`,
-}, "|"))
-
-// userinfo is the name and password in a URL, such as a proxy's.
-var userinfo = regexp.MustCompile(`://[^/\s@]+@`)
-
-// scrub takes secrets out of a text: all that look like one, and the key
-// itself, whatever it looks like.
-func (c *Client) scrub(s string) string {
-	const gone = "[redacted]"
-	if c.cfg.APIKey != "" {
-		s = strings.ReplaceAll(s, c.cfg.APIKey, gone)
-	}
-	return userinfo.ReplaceAllString(secrets.ReplaceAllString(s, gone), "://"+gone+"@")
 }
 
 // quote returns what may be quoted of a text: scrubbed first, so that no secret

@@ -283,8 +283,8 @@ func TestLostConnections(t *testing.T) {
 		srv := httptest.NewServer(nil)
 		srv.Close()
 		e := failure(t.Context(), t, newClient(t, mantle.Config{BaseURL: srv.URL + "/v1"}), call(t, jobs.Responses, prompt("m")))
-		if e.Kind != worker.Transient || !strings.Contains(e.Error(), "refused") || !e.Unsent {
-			t.Errorf("%v %q, unsent %v, want transient, refused, unsent", e.Kind, e, e.Unsent)
+		if e.Kind != worker.Unavailable || !strings.Contains(e.Error(), "refused") || !e.Unsent {
+			t.Errorf("%v %q, unsent %v, want unavailable, refused, unsent", e.Kind, e, e.Unsent)
 		}
 	})
 	t.Run("no handshake", func(t *testing.T) {

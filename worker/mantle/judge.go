@@ -123,7 +123,7 @@ func (c *Client) judge(call worker.Call, o outline, f form, res *response) (work
 		return worker.Answer{}, c.judged(res, ours(transient("the answer is not JSON: %v", err)))
 	}
 	ans := worker.Answer{
-		Response: jobs.Response{StatusCode: res.status, RequestID: res.id(), Body: res.body},
+		Response: jobs.Response{StatusCode: res.status, RequestID: c.idOf(res), Body: res.body},
 		Model:    r.Model,
 		Tier:     r.ServiceTier,
 		Usage:    r.Usage.tokens(),

@@ -2,15 +2,22 @@
 // usual variables, files and roles, and makes of it clients that are fit for a
 // busy worker.
 //
-// The HTTP client under them differs from the SDK's in two ways. It keeps as
-// many idle connections as there are slots, where the SDK keeps ten for each
-// host and closes the others. And it hides a method of request bodies from
-// net/http that the two disagree about: the SDK closes a body as soon as it has
-// an answer's headers, net/http then finds the body closed while it looks for
-// its end, and tears down the connection under the answer that is being read.
-// The SDK retries without a word; of a receive, the first answer's messages stay
-// hidden until their visibility runs out. On a fast link that happened to one
-// receive in two hundred (aws-sdk-go-v2 issues 1825 and 2737).
+// The HTTP client under them differs from the SDK's in three ways.
+//
+// It keeps as many idle connections as there are slots, where the SDK keeps ten for
+// each host and closes the others.
+//
+// It follows no redirect. The SDK's own takes a body wherever a 307 or 308 sends it,
+// and bodies are jobs and results; nothing could come of it, as a signature is good
+// for one host only.
+//
+// And it hides a method of request bodies from net/http that the two disagree about:
+// the SDK closes a body as soon as it has an answer's headers, net/http then finds
+// the body closed while it looks for its end, and tears down the connection under
+// the answer that is being read. The SDK retries without a word; of a receive, the
+// first answer's messages stay hidden until their visibility runs out. On a fast
+// link that happened to one receive in two hundred (aws-sdk-go-v2 issues 1825 and
+// 2737).
 package awsconf
 
 import (
@@ -61,8 +68,17 @@ func client(connections int) *awshttp.BuildableClient {
 	})
 }
 
-// Steady returns a client that keeps its connections; see the package comment.
-func Steady(c aws.HTTPClient) aws.HTTPClient { return steady{c} }
+// Steady returns a client that keeps its connections, and if c is one of the SDK's own
+// stays where it is sent; see the package comment.
+func Steady(c aws.HTTPClient) aws.HTTPClient {
+	if b, ok := c.(*awshttp.BuildableClient); ok {
+		c = &http.Client{
+			Transport: b.GetTransport(), Timeout: b.GetTimeout(),
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+	}
+	return steady{c}
+}
 
 type steady struct{ inner aws.HTTPClient }
 
