@@ -145,7 +145,7 @@ type Kind int
 const (
 	Transient    Kind = iota // try again, counting the attempt
 	Throttled                // 429: try again when there is room, not counting it
-	Unavailable              // 503, 529, no Flex capacity: the same, and the lane rests
+	Unavailable              // 503, 529, no Flex capacity, no connection to be had: the same, and the lane rests
 	Unauthorized             // 401, 403, wrong path: no job can succeed until a person acts
 	Permanent                // never try again; Class says why
 )

@@ -95,6 +95,7 @@ func (w *Worker) heartbeats(ctx context.Context) {
 			for _, h := range w.held.due(now) {
 				wg.Go(func() { w.heartbeat(ctx, h) })
 			}
+			w.pulse.Store(int64(now.Sub(w.born))) // after the lock, which a worker that hangs may hold
 		}
 	}
 }

@@ -295,3 +295,35 @@ func TestAStuckHeartbeatIsGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// TestPulse asks a worker how many messages it holds and whether it is alive: before
+// it begins, at work, while it drains, and at the end.
+func TestPulse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := workertest.New(t)
+		tr.Send("a", "b")
+		tr.Endpoint.Func = workertest.After(time.Minute)
+		s := newSubject(t, tr, steady(10), worker.Config{})
+		if got := s.Pulse(); !got.IsZero() || s.Held() != 0 {
+			t.Errorf("before Run: pulse %v, %d held, want none", got, s.Held())
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { s.runs(ctx, t, tr); close(done) }()
+		time.Sleep(30*time.Second + time.Millisecond)
+		check := func(when string, held int) {
+			t.Helper()
+			if age := time.Since(s.Pulse()); age > time.Second || s.Held() != held {
+				t.Errorf("%s: pulse %v ago, %d held, want a second at most, and %d", when, age, s.Held(), held)
+			}
+		}
+		check("at work", 2)
+		stop()
+		time.Sleep(15 * time.Second)
+		check("draining", 2)
+		<-done
+		if s.Held() != 0 {
+			t.Errorf("at the end %d held, want none", s.Held())
+		}
+	})
+}

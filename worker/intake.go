@@ -25,7 +25,7 @@ func (w *Worker) receive(ctx context.Context, start func(*hold)) error {
 		ms, err := w.request(ctx, n)
 		w.room.settle(n, each, ms)
 		for _, m := range ms {
-			w.lastWork.Store(m.Received.UnixNano())
+			w.lastWork.Store(int64(m.Received.Sub(w.born)))
 			w.observe(Event{Kind: Received, Message: m.ID})
 			start(w.held.add(m))
 		}
@@ -96,7 +96,7 @@ func (w *Worker) empty(ctx context.Context, empties int) bool {
 		return false
 	}
 	if w.held.len() > 0 {
-		w.lastWork.Store(time.Now().UnixNano())
+		w.lastWork.Store(int64(time.Since(w.born)))
 		return false
 	}
 	empty, err := w.source.Empty(ctx)
@@ -104,10 +104,10 @@ func (w *Worker) empty(ctx context.Context, empties int) bool {
 		w.cfg.Log.WarnContext(ctx, "queue not counted", "err", err)
 	}
 	if !empty || err != nil {
-		w.lastWork.Store(time.Now().UnixNano())
+		w.lastWork.Store(int64(time.Since(w.born)))
 		return false
 	}
-	return time.Since(time.Unix(0, w.lastWork.Load())) >= w.cfg.EmptyFor
+	return time.Since(w.born)-time.Duration(w.lastWork.Load()) >= w.cfg.EmptyFor
 }
 
 // backoff is exponential with full jitter, from up to 1s to up to a minute.

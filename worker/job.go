@@ -444,6 +444,12 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 	permit.Done(f)
 	switch fail.Kind {
 	case Throttled, Unavailable:
+		if fail.Unsent {
+			if ln.lost(start) {
+				t.w.cfg.Log.WarnContext(work, "endpoint out of reach", "lane", ln.String(), "err", fail)
+			}
+			return nil
+		}
 		ln.turnedDown(start, fail)
 		if fail.Kind == Unavailable {
 			t.climb(ln)

@@ -54,6 +54,7 @@ type lane struct {
 	pauses   int       // closures since a credential was last good
 	closedAt time.Time // when the last of them began
 	until    time.Time // and when it ends
+	lostAt   time.Time // when it was last said that there is no connection to be had
 	demand   demand
 }
 
@@ -202,6 +203,18 @@ func (ln *lane) refused(start time.Time, err error) (until time.Time, news bool)
 	ln.pauses++
 	ln.Close(ln.until, err.Error())
 	return ln.until, ln.pauses == 1
+}
+
+// lost reports whether it should be said that no connection to the lane's Region can be
+// had: once a minute while that lasts. The attempt left at start.
+func (ln *lane) lost(start time.Time) bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if start.Before(ln.lostAt.Add(time.Minute)) {
+		return false
+	}
+	ln.lostAt = time.Now()
+	return true
 }
 
 // worked notes that an attempt that left at start got an answer that only a good

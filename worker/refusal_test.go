@@ -3,7 +3,9 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -294,6 +296,42 @@ func TestTiers(t *testing.T) {
 			if got := tr.Sink.Results()[key(id)].Upwell.Tier; got != want {
 				t.Errorf("job %s was served by tier %q, want %q", id, got, want)
 			}
+		}
+	})
+}
+
+// TestOutOfReach has no connection to be had for ten minutes. That is no job's fault: it
+// spends no attempt and moves nothing up a tier, and it is said once a minute.
+func TestOutOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := workertest.New(t)
+		began := time.Now()
+		for i := range 20 {
+			tr.Queue.Send(ladder(fmt.Sprintf("job%02d", i), began.Add(time.Hour), `["flex","default"]`))
+		}
+		gone := workertest.Fail(worker.Unavailable, 0, 0)
+		gone.Unsent = true
+		var j journal
+		tr.Endpoint.Func = j.note(func(_ context.Context, c worker.Call) (worker.Answer, error) {
+			if time.Since(began) < 10*time.Minute {
+				return worker.Answer{}, gone
+			}
+			return workertest.Answer(c), nil
+		})
+		var log strings.Builder
+		run(t, tr, worker.Config{
+			MaxAttempts: 1, Escalate: 2 * time.Hour, ExitWhenEmpty: true, Slots: 1,
+			Log: slog.New(slog.NewTextHandler(&log, nil)),
+		}, 2*time.Hour)
+		tr.Done(t)
+		if stored, dead := len(tr.Sink.Results()), len(tr.Queue.Letters()); stored != 20 || dead != 0 {
+			t.Errorf("stored %d and dead-lettered %d, want 20 and 0", stored, dead)
+		}
+		if n := len(j.in("", "default")); n > 0 {
+			t.Errorf("%d calls on default, want none: what is out of reach is not out of capacity", n)
+		}
+		if n := strings.Count(log.String(), "endpoint out of reach"); n < 2 || n > 10 {
+			t.Errorf("it was said %d times in ten minutes, want once a minute at most:\n%s", n, log.String())
 		}
 	})
 }

@@ -291,7 +291,9 @@ type Worker struct {
 	funds   *funds
 
 	received atomic.Bool  // the source has answered at least once
-	lastWork atomic.Int64 // when it was last known to hold a message, as Unix nanoseconds
+	born     time.Time    // by the monotonic clock, as others jump
+	pulse    atomic.Int64 // how long after born heartbeats were last looked after
+	lastWork atomic.Int64 // how long after born the source was last known to hold a message
 }
 
 // New returns a Worker. It starts nothing; see [Worker.Run].
@@ -306,7 +308,7 @@ func New(src Source, ep Endpoint, sink Sink, limits *throttle.Set, cfg Config) (
 		lanes: newLanes(limits, room.left),
 		room:  room,
 		slots: make(chan struct{}, cfg.Slots),
-		held:  newHolds(),
+		held:  newHolds(), born: time.Now(),
 		known: newKnown(), schemas: newSchemas(), funds: newFunds(),
 	}, nil
 }
@@ -334,7 +336,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	beats.Go(func() { w.lanes.watch(beating) })
 	var failed error
 	var once sync.Once
-	w.lastWork.Store(time.Now().UnixNano())
+	w.lastWork.Store(int64(time.Since(w.born)))
 	w.funds.begin()
 	for range w.cfg.Receivers {
 		receivers.Go(func() {
@@ -360,6 +362,20 @@ func (w *Worker) Run(ctx context.Context) error {
 		return nil
 	}
 	return failed
+}
+
+// Held returns how many messages the worker holds: those received, and neither
+// settled nor released yet. It may be called at any time.
+func (w *Worker) Held() int { return w.held.len() }
+
+// Pulse returns when the worker last looked whether a heartbeat is due. It does so
+// once a second while Run runs, so that one which is long ago tells of a worker that
+// hangs. Before Run it is the zero time. It may be called at any time.
+func (w *Worker) Pulse() time.Time {
+	if n := w.pulse.Load(); n != 0 {
+		return w.born.Add(time.Duration(n))
+	}
+	return time.Time{}
 }
 
 // phases are the three contexts that end one after the other; see the package
