@@ -22,7 +22,14 @@ func readHTML(data []byte) (string, error) {
 	if err != nil {
 		return "", unreadablef("cannot tell its encoding: %v", err)
 	}
-	root, err := html.Parse(io.LimitReader(r, 4*maxText)) // no encoding becomes longer than that
+	text, err := io.ReadAll(io.LimitReader(r, 4*maxText)) // no encoding becomes longer than that
+	if err != nil {
+		return "", unreadablef("cannot be decoded: %v", err)
+	}
+	if err := strained(text); err != nil {
+		return "", err
+	}
+	root, err := html.Parse(bytes.NewReader(text))
 	if err != nil {
 		return "", unreadablef("cannot be parsed: %v", err)
 	}

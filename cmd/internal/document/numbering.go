@@ -87,7 +87,7 @@ func (a *archive) decode(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return dec.Decode(v)
+	return a.sheet(dec, v)
 }
 
 type numberingPart struct {
@@ -107,13 +107,21 @@ type numberingPart struct {
 	} `xml:"num"`
 }
 
+// set sets a level. Lists have nine, and what a file says of others is kept for none
+// of the lists that may share them.
+func (l *numberList) set(i int, lv level) {
+	if i >= 0 && i < len(l.counts.n) {
+		l.levels[i] = lv
+	}
+}
+
 func (n *numbering) add(part numberingPart) {
 	shared := make(map[string]*numberList)
 	links := make(map[string]string)
 	for _, a := range part.Abstract {
 		l := &numberList{levels: make(map[int]level), counts: new(counts)}
 		for _, lv := range a.Level {
-			l.levels[lv.Index] = lv
+			l.set(lv.Index, lv)
 		}
 		shared[a.ID] = l
 		links[a.ID] = a.Link.Val
@@ -137,7 +145,7 @@ func (n *numbering) add(part numberingPart) {
 		}
 		for _, o := range num.Override {
 			if o.Level != nil {
-				l.levels[o.Index] = *o.Level
+				l.set(o.Index, *o.Level)
 			}
 			if o.Start != nil {
 				l.starts[o.Index] = o.Start.Val

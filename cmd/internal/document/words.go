@@ -15,6 +15,7 @@ import (
 // names: the strict and the transitional format differ in the namespaces only.
 type words struct {
 	dec     *xml.Decoder
+	add     func(string) error // counts text that does not stand in the part
 	numbers *numbering
 	depth   int
 
@@ -205,7 +206,11 @@ func (w *words) paragraph() error {
 		return nil
 	}
 	if !w.joined {
-		w.out.WriteString(w.numbers.next(format.Style.Val, format.Number))
+		n := w.numbers.next(format.Style.Val, format.Number)
+		if err := w.add(n); err != nil {
+			return err
+		}
+		w.out.WriteString(n)
 	}
 	w.out.WriteString(s)
 	if w.joined = gone; !gone {

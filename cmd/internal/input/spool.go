@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -93,10 +94,11 @@ func splitPlace(line []byte) (text []byte, place string) {
 	return line[:max(i, 0)], string(line[i+1:])
 }
 
-// printable makes a place of a path: on one line, and not too long.
+// printable makes a place of a path: on one line, not too long, and without what a
+// terminal may obey, in one byte or in two, or what has text appear in another order.
 func printable(place string) string {
 	place = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return '\ufffd'
 		}
 		return r
