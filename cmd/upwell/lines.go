@@ -20,7 +20,10 @@ type lines struct {
 }
 
 func newLines(path string) (*lines, error) {
-	f, err := os.Create(path + ".tmp")
+	if err := ignoreMissing(os.Remove(path + ".tmp")); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // never what a link refers to
 	if err != nil {
 		return nil, err
 	}

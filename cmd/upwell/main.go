@@ -12,6 +12,7 @@
 //	upwell export   write a run's results as JSON lines, CSV or Parquet
 //	upwell template check what a template makes of an input
 //	upwell doctor   check what a worker needs, and say what to fix
+//	upwell health   ask a worker how it is
 //	upwell local    serve SQS, S3 and a simulated endpoint on loopback
 //
 // Settings are flags, then UPWELL_ variables, then a file given with --config.
@@ -34,6 +35,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+
+	"upwell/cmd/internal/dead"
 )
 
 // Exit codes.
@@ -62,6 +65,7 @@ type cli struct {
 	Dead     deadCmd     `cmd:"" help:"Look at dead letters, and send them back."`
 	Template templateCmd `cmd:"" help:"Check a template: what it makes of an input, and what is wrong with it."`
 	Doctor   doctorCmd   `cmd:"" help:"Check credentials, endpoint, model, queue, bucket and permissions, and say what to fix."`
+	Health   healthCmd   `cmd:"" help:"Ask a worker on this machine whether it lives, for the health checks of containers."`
 	Local    localCmd    `cmd:"" help:"Serve SQS, S3 and a simulated endpoint on loopback, for any AWS client."`
 }
 
@@ -166,9 +170,19 @@ func report(e env, err error) int {
 	case errors.Is(f.err, syscall.EPIPE):
 		return exitFailed
 	case f.err != nil:
-		fmt.Fprintln(e.stderr, "upwell:", f.err)
+		fmt.Fprintln(e.stderr, "upwell:", clean(f.err.Error()))
 	}
 	return f.code
+}
+
+// clean returns a text of some lines without what a terminal might obey: an error may
+// quote what strangers have sent.
+func clean(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = dead.Clean(strings.ReplaceAll(l, "\t", "    "))
+	}
+	return strings.Join(lines, "\n")
 }
 
 func logger(e env, format, level string) *slog.Logger {

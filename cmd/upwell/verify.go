@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"upwell/cmd/internal/dead"
 	"upwell/cmd/internal/input"
 	"upwell/cmd/internal/progress"
 	"upwell/jobs"
@@ -222,7 +223,7 @@ func (f finding) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n%d %s\n", f.Count, f.what)
 	for _, e := range f.Examples {
-		fmt.Fprintf(w, "  %s", e.Path)
+		fmt.Fprintf(w, "  %s", dead.Clean(e.Path))
 		if e.CustomID != "" {
 			fmt.Fprintf(w, "  %q", e.CustomID)
 		}

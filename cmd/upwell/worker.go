@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,6 +13,7 @@ import (
 	"upwell/cmd/internal/awsconf"
 	"upwell/cmd/internal/estimate"
 	"upwell/cmd/internal/progress"
+	"upwell/cmd/internal/protect"
 	"upwell/sink"
 	"upwell/sink/account"
 	"upwell/sink/s3sink"
@@ -33,6 +35,7 @@ type workerCmd struct {
 	Drain         time.Duration `default:"85s" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after SIGTERM. Give the platform's grace period 35s more."`
 	LookUp        bool          `env:"UPWELL_LOOK_UP" help:"Look every job up in S3 before paying for it, not only those delivered before."`
 	ExitWhenEmpty time.Duration `placeholder:"60s" env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue has held nothing for so long, for scheduled tasks: 0 when the account of --run balances and no job failed, else 1, also when all that is left waits for a larger budget."`
+	HTTP          string        `name:"http" placeholder:"ADDR" env:"UPWELL_HTTP" help:"Serve /healthz and /readyz at this address, such as 127.0.0.1:9464, for upwell health and other probes. Default: nowhere."`
 	PrintConfig   bool          `help:"Print the settings in force, and exit."`
 }
 
@@ -53,6 +56,14 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	defer crew.leave()
+	if c.HTTP != "" {
+		unserve, err := serveHealth(ctx, c.HTTP, crew)
+		if err != nil {
+			return err
+		}
+		defer unserve()
+	}
+	defer protected(ctx, e, crew)()
 	e.log.InfoContext(ctx, "worker started", "version", version(), "queue", c.Queue, "bucket", c.Bucket, "slots", c.Slots)
 	context.AfterFunc(ctx, func() {
 		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", crew.meter.Counts().InFlight) //nolint:sloglint // ctx is done
@@ -71,6 +82,17 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return c.conclude(ctx, e, crew.results, n)
 	}
 	return nil
+}
+
+// protected keeps the ECS task that this is, if it is one, from being stopped while the
+// worker holds messages, until the returned function is called.
+func protected(ctx context.Context, e env, c *crew) (end func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a drain is still work
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		protect.Keep(ctx, protect.Config{Agent: e.getenv("ECS_AGENT_URI"), Held: c.worker.Held, Log: e.log})
+	})
+	return func() { cancel(); keeping.Wait() }
 }
 
 // conclude says how the run ended, for whoever scheduled the worker. Of a run that
@@ -172,11 +194,12 @@ func (c *workerCmd) print(e env) error {
 		Pace                                      paceFlags
 		Messages                                  openerFlags
 		Run, Budget, Drain, ExitWhenEmpty         string
+		HTTP                                      string
 		LookUp, Fleet                             bool
 		APIKeySet, BearerTokenSet                 bool
 	}{
 		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags,
-		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.LookUp, c.Fleet, apiKey != "", bearer != "",
+		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.HTTP, c.LookUp, c.Fleet, apiKey != "", bearer != "",
 	}, "", "  ")
 	_, werr := fmt.Fprintln(e.stdout, string(text))
 	return errors.Join(err, werr)
