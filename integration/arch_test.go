@@ -43,6 +43,8 @@ var imports = map[string][]string{
 	"sink/table":        {"jobs/skim", "github.com/parquet-go/parquet-go", "github.com/parquet-go/parquet-go/compress/zstd"},
 	"sink/account":      {"jobs", "sink", "golang.org/x/sync/errgroup", "golang.org/x/sync/semaphore"},
 	"worker":            {"jobs", "throttle"},
+	"jobs/queuetest":    {"integration/conformance", "github.com/aws/"},
+	"sink/sinktest":     {"integration/conformance", "github.com/aws/"},
 	"worker/workertest": {"jobs", "throttle", "worker"},
 	"worker/mantle": {
 		"jobs", "jobs/skim", "throttle", "worker", "github.com/openai/openai-go/",
@@ -58,6 +60,8 @@ var imports = map[string][]string{
 
 	"cmd/":               {anything}, // wires everything together
 	"integration/bench/": {anything},
+
+	"integration/conformance": nil,
 }
 
 // top is what the top level of the repository holds, beside files whose name

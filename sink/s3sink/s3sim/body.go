@@ -8,6 +8,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"hash"
 	"hash/crc32"
@@ -36,9 +37,9 @@ var sums = map[string]func() hash.Hash{
 
 var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 
-// decode replaces an aws-chunked body of r with what it encodes, and has the
-// checksum verified where the library does not: in a trailer, and for parts
-// of multipart uploads.
+// decode replaces an aws-chunked body of r with what it encodes, and has what the
+// library does not look at verified: a checksum in a trailer or of a part of a
+// multipart upload, and the hash that the signature covers the body by.
 //
 // The trailer arrives after the library has made up its mind about the
 // headers. The verified checksum therefore travels in the request's context,
@@ -46,16 +47,22 @@ var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 func decode(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	c := &checked{src: r.Body, out: w.Header()}
 	length := r.Header.Get("Content-Length")
-	if strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") {
+	payload := r.Header.Get("X-Amz-Content-Sha256")
+	part := r.URL.Query().Has("uploadId") && r.Method == http.MethodPut
+	if b, err := hex.DecodeString(payload); err == nil && len(b) == sha256.Size {
+		c.payload, c.signed = sha256.New(), b
+	}
+	switch {
+	case strings.HasPrefix(payload, "STREAMING-"):
 		length = r.Header.Get("X-Amz-Decoded-Content-Length")
 		r.Header.Set("Content-Length", length)
 		r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
 		c.chunks = &chunks{r: bufio.NewReader(r.Body)}
 		c.src = c.chunks
 		c.name = textproto.CanonicalMIMEHeaderKey(r.Header.Get("X-Amz-Trailer"))
-	} else if r.URL.Query().Has("uploadId") && r.Method == http.MethodPut {
+	case part:
 		c.name, c.want = headerSum(r.Header)
-	} else {
+	case c.payload == nil || r.ContentLength <= 0:
 		return r, nil
 	}
 	var err error
@@ -99,6 +106,9 @@ type checked struct {
 	sum  hash.Hash
 	out  http.Header // receives the verified checksum
 
+	payload hash.Hash // nil if the body is not signed
+	signed  []byte    // what it has to be
+
 	done bool
 	err  error
 }
@@ -113,6 +123,9 @@ func (c *checked) Read(p []byte) (int, error) {
 	c.left -= int64(n)
 	if c.sum != nil {
 		c.sum.Write(p[:n])
+	}
+	if c.payload != nil {
+		c.payload.Write(p[:n])
 	}
 	if c.left == 0 {
 		return n, c.finish()
@@ -133,6 +146,9 @@ func (c *checked) finish() error {
 	if c.chunks != nil {
 		c.err = c.chunks.end()
 		c.want = c.chunks.trailer.Get(c.name)
+	}
+	if c.err == nil && c.payload != nil && !bytes.Equal(c.payload.Sum(nil), c.signed) {
+		c.err = gofakes3.ErrorMessage(gofakes3.ErrBadDigest, "The body is not the one that x-amz-content-sha256 is of.")
 	}
 	if c.err != nil || c.sum == nil {
 		return c.err

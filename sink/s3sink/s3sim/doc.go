@@ -59,8 +59,8 @@
 //   - The ETag of a multipart upload is the MD5 of the whole, parts have no
 //     minimum size, and unfinished uploads are lost on restart.
 //   - Encryption with KMS keys is accepted and ignored.
-//   - Signatures of single aws-chunked chunks are not checked, nor is the body
-//     against x-amz-content-sha256.
+//   - Signatures of single aws-chunked chunks are not checked. A body that is not
+//     the one signed is BadDigest, where S3 says XAmzContentSHA256Mismatch.
 //   - CopyObject with a condition on its destination is refused with 501, and
 //     the condition of a delete is not atomic with it.
 //   - Creating a bucket twice is BucketAlreadyExists, whoever owns it.
