@@ -1,0 +1,283 @@
+// Package kubernetes_test checks manifests without a cluster. Kubernetes' own objects
+// are held to its types by infra/tools/kube.
+package kubernetes_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+)
+
+type object = map[string]any
+
+// read returns the objects of a file, by kind.
+func read(t *testing.T, file string) map[string]object {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]object)
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var o object
+		err := d.Decode(&o)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all[o["kind"].(string)] = o
+	}
+}
+
+// dig returns what is at a path of keys and indices, or nil.
+func dig(v any, path ...any) any {
+	for _, p := range path {
+		switch p := p.(type) {
+		case string:
+			m, _ := v.(object)
+			v = m[p]
+		case int:
+			list, _ := v.([]any)
+			if p >= len(list) {
+				return nil
+			}
+			v = list[p]
+		}
+	}
+	return v
+}
+
+// A workload is what makes pods, and what scales it.
+type workload struct {
+	file         string
+	pod, scaler  object
+	config       map[string]string
+	wantExit     string
+	readinessToo bool
+}
+
+func workloads(t *testing.T) []workload {
+	t.Helper()
+	main, job := read(t, "upwell.yaml"), read(t, "scaledjob.yaml")
+	config := make(map[string]string)
+	for k, v := range main["ConfigMap"]["data"].(object) {
+		config[k] = v.(string)
+	}
+	return []workload{
+		{"upwell.yaml", dig(main["Deployment"], "spec", "template").(object), main["ScaledObject"], config, "0s", true},
+		{"scaledjob.yaml", dig(job["ScaledJob"], "spec", "jobTargetRef", "template").(object), job["ScaledJob"], config, "1m0s", false},
+	}
+}
+
+// run runs the program in an environment that has nothing but env.
+func run(t *testing.T, program string, env map[string]string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("upwell %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// TestSettings has the program say what it makes of what pods get.
+func TestSettings(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "upwell")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "upwell/cmd/upwell").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	known := regexp.MustCompile(`\$(\w+)`).FindAllString(run(t, program, nil, "worker", "--help"), -1)
+	type settings struct {
+		Queue, Bucket, Drain, ExitWhenEmpty, HTTP string
+		Fleet                                     bool
+		Endpoint                                  struct{ Tier []string }
+		Pace                                      struct{ Slots, MaxMemory int }
+	}
+	for _, w := range workloads(t) {
+		for name := range w.config {
+			if name != "AWS_REGION" && !slices.Contains(known, "$"+name) {
+				t.Errorf("the program does not read %s", name)
+			}
+		}
+		c := dig(w.pod, "spec", "containers", 0)
+		if dig(c, "envFrom", 0, "configMapRef", "name") != "upwell" {
+			t.Errorf("%s: the container does not get the ConfigMap", w.file)
+		}
+		var args []string
+		for _, a := range dig(c, "args").([]any) {
+			args = append(args, a.(string))
+		}
+		var got settings
+		if err := json.Unmarshal([]byte(run(t, program, w.config, append(args, "--print-config")...)), &got); err != nil {
+			t.Fatal(err)
+		}
+		want := settings{Queue: w.config["UPWELL_QUEUE"], Bucket: w.config["UPWELL_BUCKET"], Drain: "1m25s", ExitWhenEmpty: w.wantExit, HTTP: "0.0.0.0:9464", Fleet: true}
+		want.Endpoint.Tier = []string{"flex", "default"}
+		want.Pace.Slots, want.Pace.MaxMemory = 256, 64
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: settings differ (-want +got):\n%s", w.file, diff)
+		}
+	}
+}
+
+// TestPods looks at what pods may do, and at how they are told to stop.
+func TestPods(t *testing.T) {
+	for _, w := range workloads(t) {
+		spec, c := dig(w.pod, "spec"), dig(w.pod, "spec", "containers", 0)
+		drain, err := time.ParseDuration(w.config["UPWELL_DRAIN"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if grace, _ := dig(spec, "terminationGracePeriodSeconds").(int); grace < int(drain.Seconds())+35 {
+			t.Errorf("%s: grace period of %d s, want 35 s more than the drain of %v", w.file, grace, drain)
+		}
+		wantPod := object{"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": object{"type": "RuntimeDefault"}}
+		if diff := cmp.Diff(wantPod, dig(spec, "securityContext")); diff != "" {
+			t.Errorf("%s: the pod's security context differs (-want +got):\n%s", w.file, diff)
+		}
+		want := object{"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": object{"drop": []any{"ALL"}}}
+		if diff := cmp.Diff(want, dig(c, "securityContext")); diff != "" {
+			t.Errorf("%s: the container's security context differs (-want +got):\n%s", w.file, diff)
+		}
+		if dig(spec, "serviceAccountName") != "upwell" || dig(spec, "automountServiceAccountToken") != false {
+			t.Errorf("%s: service account %v, token mounted: %v", w.file, dig(spec, "serviceAccountName"), dig(spec, "automountServiceAccountToken"))
+		}
+		port := fmt.Sprint(dig(c, "ports", 0, "containerPort"))
+		if !strings.HasSuffix(w.config["UPWELL_HTTP"], ":"+port) || strings.HasPrefix(w.config["UPWELL_HTTP"], "127.") {
+			t.Errorf("%s: probes ask port %s, and the worker answers at %s", w.file, port, w.config["UPWELL_HTTP"])
+		}
+		probes := map[string]string{"livenessProbe": "/healthz"}
+		if w.readinessToo {
+			probes["readinessProbe"], probes["startupProbe"] = "/readyz", "/healthz"
+		}
+		for probe, path := range probes {
+			if diff := cmp.Diff(object{"path": path, "port": dig(c, "ports", 0, "name")}, dig(c, probe, "httpGet")); diff != "" {
+				t.Errorf("%s: %s differs (-want +got):\n%s", w.file, probe, diff)
+			}
+		}
+		for _, path := range [][]any{{"requests", "cpu"}, {"requests", "memory"}, {"limits", "memory"}} {
+			if dig(c, append([]any{"resources"}, path...)...) == nil {
+				t.Errorf("%s: no %v", w.file, path)
+			}
+		}
+	}
+}
+
+// fields are those of KEDA's objects in version 2, whose types are not to be had here.
+var fields = map[string][]string{
+	"ScaledObject": {"advanced", "cooldownPeriod", "fallback", "idleReplicaCount", "initialCooldownPeriod", "maxReplicaCount", "minReplicaCount", "pollingInterval", "scaleTargetRef", "triggers"},
+	"ScaledJob": {
+		"envSourceContainerName", "failedJobsHistoryLimit", "jobTargetRef", "maxReplicaCount", "minReplicaCount", "pollingInterval", "rollout",
+		"rolloutStrategy", "scalingStrategy", "successfulJobsHistoryLimit", "triggers",
+	},
+	"trigger": {"authenticationRef", "metadata", "metricType", "name", "type", "useCachedMetrics"},
+	"aws-sqs-queue": {
+		"queueURL", "queueURLFromEnv", "queueLength", "activationQueueLength", "scaleOnInFlight", "scaleOnDelayed", "awsRegion", "awsEndpoint",
+	},
+}
+
+// TestScaling has what workers hold keep them.
+func TestScaling(t *testing.T) {
+	for _, w := range workloads(t) {
+		spec, trigger := dig(w.scaler, "spec"), dig(w.scaler, "spec", "triggers", 0)
+		metadata := dig(trigger, "metadata").(object)
+		for kind, o := range map[string]any{w.scaler["kind"].(string): spec, "trigger": trigger, "aws-sqs-queue": metadata} {
+			for k := range o.(object) {
+				if !slices.Contains(fields[kind], k) {
+					t.Errorf("%s: %s has no %s", w.file, kind, k)
+				}
+			}
+		}
+		want := object{
+			"queueURL": w.config["UPWELL_QUEUE"], "awsRegion": w.config["AWS_REGION"], "queueLength": "1000",
+			"scaleOnInFlight": "true", "scaleOnDelayed": "true",
+		}
+		if diff := cmp.Diff(want, metadata); diff != "" {
+			t.Errorf("%s: trigger differs (-want +got):\n%s", w.file, diff)
+		}
+		if dig(trigger, "type") != "aws-sqs-queue" || dig(trigger, "authenticationRef", "name") != "upwell" {
+			t.Errorf("%s: trigger %v", w.file, trigger)
+		}
+	}
+	all := read(t, "upwell.yaml")
+	for kind, o := range all {
+		if dig(o, "metadata", "name") != "upwell" {
+			t.Errorf("%s is named %v", kind, dig(o, "metadata", "name"))
+		}
+	}
+	if target := dig(all["ScaledObject"], "spec", "scaleTargetRef", "name"); target != dig(all["Deployment"], "metadata", "name") {
+		t.Errorf("what is scaled is %v", target)
+	}
+	if n := dig(all["Deployment"], "spec", "replicas"); n != nil {
+		t.Errorf("replicas are %v: to apply it again would set them again", n)
+	}
+	if dig(all["Deployment"], "spec", "selector", "matchLabels", "app.kubernetes.io/name") != dig(all["Deployment"], "spec", "template", "metadata", "labels", "app.kubernetes.io/name") {
+		t.Error("the Deployment does not select its pods")
+	}
+	down := dig(all["ScaledObject"], "spec", "advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown", "policies", 0)
+	grace := dig(all["Deployment"], "spec", "template", "spec", "terminationGracePeriodSeconds")
+	if dig(down, "value") != 1 || dig(down, "periodSeconds").(int) < grace.(int) {
+		t.Errorf("pods go by %v, and take %v s to go", down, grace)
+	}
+}
+
+// specification is the variable that names the folder in which the packages of
+// infra/tools/iac are installed:
+//
+//	cp infra/tools/iac/package*.json DIR && npm ci --ignore-scripts --prefix DIR
+const specification = "UPWELL_IAC_SPECIFICATION"
+
+// TestKEDA holds KEDA's objects to the schemas of its custom resources, which say what
+// is needed and of what type, and let unknown fields pass.
+func TestKEDA(t *testing.T) {
+	if os.Getenv(specification) == "" {
+		t.Skipf("%s is not set: install the packages of infra/tools/iac with npm, and say where", specification)
+	}
+	all := read(t, "upwell.yaml")
+	compare := func(objects ...any) string {
+		in, err := json.Marshal(object{"objects": objects})
+		if err != nil {
+			t.Fatal(err)
+		}
+		script, err := filepath.Abs("../tools/iac/check.mjs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "node", script)
+		cmd.Dir, cmd.Stdin, cmd.Stderr = os.Getenv(specification), bytes.NewReader(in), t.Output()
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("node: %v", err)
+		}
+		return string(out)
+	}
+	if got := compare(all["ScaledObject"], all["TriggerAuthentication"], read(t, "scaledjob.yaml")["ScaledJob"]); got != "" {
+		t.Error(got)
+	}
+	dig(all["ScaledObject"], "spec").(object)["minReplicaCount"] = "none"
+	if got := compare(all["ScaledObject"]); !strings.Contains(got, "minReplicaCount must be integer") {
+		t.Errorf("of a spoilt object it says %q", got)
+	}
+}
