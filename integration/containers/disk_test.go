@@ -1,0 +1,51 @@
+package containers
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/testcontainers/testcontainers-go"
+
+	"upwell/infra/local"
+)
+
+// diskFull lets upwell run fill its disk, and makes room after a while.
+func diskFull(t *testing.T) {
+	w := newWorld(t, local.Config{})
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=1777"); err != nil {
+		t.Fatalf("a disk that is small enough cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	w.write(t, 600)
+	env := w.env()
+	env["UPWELL_START_RATE"], env["UPWELL_MAX_RATE"], env["UPWELL_SLOTS"] = "40", "40", "32"
+	b := start(t, testcontainers.ContainerRequest{
+		Image: image(t), Env: env, Cmd: []string{"run", "/in/" + runName + ".jsonl", "-o", "/out"},
+		HostConfigModifier: func(h *container.HostConfig) {
+			strict(h)
+			h.ExtraHosts = []string{hostName + ":host-gateway"}
+			h.Binds = []string{w.input + ":/in:ro", dir + ":/out"}
+		},
+	})
+	eventually(t, "it to say that the disk is full", func() bool { return strings.Contains(b.log.String(), "no space left") })
+	<-time.After(20 * time.Second)
+	billed := w.Mantle.Counts().Billed
+	<-time.After(10 * time.Second)
+	if n := w.Mantle.Counts().Billed; n != billed || n >= int64(len(w.names)) {
+		t.Errorf("%d calls, and then %d, of %d jobs on a full disk, want none to be made whose answer cannot be stored", billed, n, len(w.names))
+	}
+	if err := syscall.Mount("", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	if code := b.exits(t); code != 0 {
+		t.Errorf("with room it ends with %d, want 0: %s", code, tail(b.log.String()))
+	}
+	w.dir = filepath.Join(dir, "s3", "upwell")
+	w.balance(t, fmt.Sprintf("full at 1 MiB, after %d calls, for half a minute", billed), 0)
+}
