@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,6 +83,43 @@ func TestKeyRevoked(t *testing.T) {
 	s.control(t, "POST", "keys", strings.NewReader(`["local"]`))
 	w.exits(t, 0)
 	s.balance(t, "revoked", names, 0)
+}
+
+// TestHealth probes a worker: at work, without a good key, and while it drains.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "--latency", "3s", "--accept-key", "local")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	probe := func(args ...string) (int, string) {
+		p := s.launch(t, append([]string{"health", "--http", addr}, args...)...)
+		return p.wait(t), p.stdout.String() + p.stderr.String()
+	}
+	if code, said := probe(); code != 1 || !strings.Contains(said, "refused") {
+		t.Errorf("upwell health without a worker = %d, %q, want 1 and why", code, said)
+	}
+	s.submit(t, "health", ids("job", 60))
+	w := s.launch(t, "worker", "--http", addr, "--slots", "4", "--start-rate", "4", "--max-rate", "4")
+	ready := func(want string) func() bool {
+		return func() bool { _, said := probe("--ready"); return strings.Contains(said, want) }
+	}
+	eventually(t, "it to be ready", ready("ok"))
+	s.launch(t, "worker", "--http", addr).exits(t, 3) // the port is taken
+	s.control(t, "POST", "keys", strings.NewReader(`["another"]`))
+	eventually(t, "it to say what is wrong with the key", ready("check the API key"))
+	if code, said := probe(); code != 0 {
+		t.Errorf("upwell health while intake is paused = %d, %q, want 0: a restart mends nothing", code, said)
+	}
+	s.control(t, "POST", "keys", strings.NewReader(`["local"]`))
+	eventually(t, "it to be ready again", ready("ok"))
+	eventually(t, "calls in flight", func() bool { return s.counts(t).InFlight > 0 })
+	w.signal(t, syscall.SIGTERM)
+	eventually(t, "it to say that it drains", ready("draining"))
+	w.exits(t, 0)
 }
 
 // TestRunInterrupted presses Ctrl-C again and again.

@@ -22,7 +22,7 @@ const (
 	Passed                     // the message was no job of its own: it asked for nothing, or its Parts are queued
 	Released                   // the message was given back
 	Lost                       // the delivery ended before the job was settled
-	Paused                     // a lane closed because its credential or path is no good
+	Paused                     // a lane closed because its credential or path is no good, or no connection can be had for a minute
 	Resumed                    // it opened again
 	Parked                     // the budget of a run, which Key names, has no room for its calls
 	Unparked                   // it has room again

@@ -322,8 +322,8 @@ func TestPulse(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		check("draining", 2)
 		<-done
-		if s.Held() != 0 {
-			t.Errorf("at the end %d held, want none", s.Held())
+		if got := s.Pulse(); !got.IsZero() || s.Held() != 0 {
+			t.Errorf("at the end: pulse %v, %d held, want none", got, s.Held())
 		}
 	})
 }

@@ -278,6 +278,10 @@ func (t *task) attempt(wait, work context.Context) *ending {
 	if fail == nil || fail.Answer != nil {
 		ln.served(start, time.Since(start))
 	}
+	if (fail == nil || fail.Status != 0) && ln.reached() {
+		t.w.observe(Event{Kind: Resumed, Lane: ln.Lane})
+		t.w.cfg.Log.InfoContext(work, "endpoint reached again", "lane", ln.String())
+	}
 	if fail == nil {
 		permit.Done(throttle.Feedback{Outcome: throttle.Accepted, Used: used(ans.Usage)})
 		if ln.worked(start) {
@@ -445,9 +449,7 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 	switch fail.Kind {
 	case Throttled, Unavailable:
 		if fail.Unsent {
-			if ln.lost(start) {
-				t.w.cfg.Log.WarnContext(work, "endpoint out of reach", "lane", ln.String(), "err", fail)
-			}
+			t.lost(work, ln, start, fail)
 			return nil
 		}
 		ln.turnedDown(start, fail)
@@ -482,6 +484,18 @@ func (t *task) paused(ctx context.Context, ln *lane, until time.Time, news bool,
 	t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: why})
 	t.w.cfg.Log.ErrorContext(ctx, "intake paused", "lane", ln.String(), "err", why,
 		"next_try", until.UTC().Format(time.RFC3339))
+}
+
+// lost tells that no connection to the lane's Region can be had.
+func (t *task) lost(ctx context.Context, ln *lane, start time.Time, why *Error) {
+	say, pause := ln.lost(start)
+	switch {
+	case pause:
+		t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: why})
+		t.w.cfg.Log.ErrorContext(ctx, "intake paused", "lane", ln.String(), "err", why, "for_want_of", "a connection")
+	case say:
+		t.w.cfg.Log.WarnContext(ctx, "endpoint out of reach", "lane", ln.String(), "err", why)
+	}
 }
 
 func used(u jobs.Usage) throttle.Cost {

@@ -54,8 +54,12 @@ type lane struct {
 	pauses   int       // closures since a credential was last good
 	closedAt time.Time // when the last of them began
 	until    time.Time // and when it ends
-	lostAt   time.Time // when it was last said that there is no connection to be had
-	demand   demand
+
+	lostSince time.Time // since when there is no connection to be had, or zero
+	lostAt    time.Time // when that was last said
+	gone      bool      // it counts as paused for that
+
+	demand demand
 }
 
 func newLanes(set *throttle.Set, space func() space) *lanes {
@@ -205,16 +209,37 @@ func (ln *lane) refused(start time.Time, err error) (until time.Time, news bool)
 	return ln.until, ln.pauses == 1
 }
 
-// lost reports whether it should be said that no connection to the lane's Region can be
-// had: once a minute while that lasts. The attempt left at start.
-func (ln *lane) lost(start time.Time) bool {
+// unreachable is how long no connection can be had before that counts as a pause of
+// the lane's intake, which somebody should look at.
+const unreachable = time.Minute
+
+// lost notes that an attempt that left at start found no connection to the lane's
+// Region. It reports whether that should be said, which is once a minute, and whether
+// it has lasted for so long that the lane counts as paused, which is once.
+func (ln *lane) lost(start time.Time) (say, pause bool) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	if start.Before(ln.lostAt.Add(time.Minute)) {
-		return false
+	now := time.Now()
+	if ln.lostSince.IsZero() {
+		ln.lostSince = now
 	}
-	ln.lostAt = time.Now()
-	return true
+	if pause = !ln.gone && now.Sub(ln.lostSince) >= unreachable; pause {
+		ln.gone = true
+	}
+	if say = !start.Before(ln.lostAt.Add(time.Minute)); say {
+		ln.lostAt = now
+	}
+	return say, pause
+}
+
+// reached notes that an attempt had a connection, and reports whether the lane had
+// been paused for want of one.
+func (ln *lane) reached() bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	was := ln.gone
+	ln.lostSince, ln.gone = time.Time{}, false
+	return was
 }
 
 // worked notes that an attempt that left at start got an answer that only a good

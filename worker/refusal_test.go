@@ -319,7 +319,7 @@ func TestOutOfReach(t *testing.T) {
 			return workertest.Answer(c), nil
 		})
 		var log strings.Builder
-		run(t, tr, worker.Config{
+		got := run(t, tr, worker.Config{
 			MaxAttempts: 1, Escalate: 2 * time.Hour, ExitWhenEmpty: true, Slots: 1,
 			Log: slog.New(slog.NewTextHandler(&log, nil)),
 		}, 2*time.Hour)
@@ -332,6 +332,10 @@ func TestOutOfReach(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "endpoint out of reach"); n < 2 || n > 10 {
 			t.Errorf("it was said %d times in ten minutes, want once a minute at most:\n%s", n, log.String())
+		}
+		paused, resumed := got.of(worker.Paused), got.of(worker.Resumed)
+		if len(paused) != 1 || paused[0].At.Sub(began) < time.Minute || paused[0].Err == nil || len(resumed) != 1 {
+			t.Errorf("paused %v and resumed %v, want once each, after a minute", paused, resumed)
 		}
 	})
 }

@@ -358,6 +358,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	messages.Wait()
 	stopBeating()
 	beats.Wait()
+	w.pulse.Store(0)
 	if errors.Is(failed, errEmpty) {
 		return nil
 	}
@@ -370,7 +371,7 @@ func (w *Worker) Held() int { return w.held.len() }
 
 // Pulse returns when the worker last looked whether a heartbeat is due. It does so
 // once a second while Run runs, so that one which is long ago tells of a worker that
-// hangs. Before Run it is the zero time. It may be called at any time.
+// hangs. Before Run and after it is the zero time. It may be called at any time.
 func (w *Worker) Pulse() time.Time {
 	if n := w.pulse.Load(); n != 0 {
 		return w.born.Add(time.Duration(n))

@@ -290,15 +290,15 @@ func (c *Client) fix(elsewhere, atMantle string) string {
 // failed makes an error of a call that got no answer.
 func (c *Client) failed(ctx context.Context, err error) *worker.Error {
 	_, unsent := errors.AsType[*unsentError](err)
-	if ctx.Err() != nil {
-		return &worker.Error{Kind: worker.Transient, Unsent: unsent, Err: fmt.Errorf("mantle: given up: %w", context.Cause(ctx))}
-	}
-	if e, ok := errors.AsType[*credentialsError](err); ok {
-		return &worker.Error{Kind: worker.Unauthorized, Err: fmt.Errorf("mantle: %s", c.quote(e.Error(), maxQuote))}
-	}
 	kind := worker.Transient
 	if unsent {
 		kind = worker.Unavailable // no job is to blame for that
+	}
+	if ctx.Err() != nil {
+		return &worker.Error{Kind: kind, Unsent: unsent, Err: fmt.Errorf("mantle: given up: %w", context.Cause(ctx))}
+	}
+	if e, ok := errors.AsType[*credentialsError](err); ok {
+		return &worker.Error{Kind: worker.Unauthorized, Err: fmt.Errorf("mantle: %s", c.quote(e.Error(), maxQuote))}
 	}
 	return &worker.Error{Kind: kind, Unsent: unsent, Err: fmt.Errorf("mantle: %s", c.quote(lost(err), maxQuote))}
 }

@@ -173,6 +173,15 @@ var bombs = map[string]struct {
 	"open elements": {"a.html", "it is made of more than 1048576 parts", func(*testing.T) []byte {
 		return []byte("<p>" + repeat(400, "<b a=%d>") + "</p>" + strings.Repeat("<p>x</p>", 100_000))
 	}},
+	"elements that close themselves": {"a.html", "it is made of more than 1048576 parts", func(*testing.T) []byte {
+		return []byte("<p>" + repeat(400, "<b a=%d />") + "</p>" + strings.Repeat("<p>x</p>", 100_000))
+	}},
+	"ends of what is not open": {"a.html", "it is made of more than 1048576 parts", func(*testing.T) []byte {
+		return []byte("<p>" + repeat(400, "<b a=%d>") + strings.Repeat("</i>", 400) + "</p>" + strings.Repeat("<p>x</p>", 100_000))
+	}},
+	"ends of blocks that are not open": {"a.html", "it is made of more than 1048576 parts", func(*testing.T) []byte {
+		return []byte(strings.Repeat(repeat(20, "<b a=%d>")+strings.Repeat("<div>", 20)+strings.Repeat("</x>", 20)+strings.Repeat("</b>", 20)+strings.Repeat("</div>", 20), 20_000))
+	}},
 	"links in blocks": {"a.html", "it is made of more than 1048576 parts", func(*testing.T) []byte {
 		return []byte(strings.Repeat(repeat(20, "<b a=%d>")+strings.Repeat("<div>", 20)+strings.Repeat("</b>", 20)+strings.Repeat("</div>", 20), 20_000))
 	}},

@@ -18,21 +18,21 @@ import (
 // that a worker is not killed which would have come back in time.
 const hung = time.Minute
 
-// ErrStarting is why a worker is not ready that has not begun.
-var ErrStarting = errors.New("the worker has not started yet")
+// ErrIdle is why a worker is not ready that has not begun, or has ended.
+var ErrIdle = errors.New("the worker is not at work: it is about to start, or has ended")
 
 // A Worker is what is asked.
 type Worker struct {
-	// Pulse returns when the worker's loop last turned, or the zero time before
-	// it has.
+	// Pulse returns when the worker's loop last turned, or the zero time if it is not
+	// at work.
 	Pulse func() time.Time
 
 	// Ready returns why the worker takes no jobs, or nil if it does.
 	Ready func() error
 }
 
-// Handler serves /healthz, which fails when the worker hangs and should be
-// restarted, and /readyz, which fails while it takes no jobs: it starts, drains, or
+// Handler serves /healthz, which fails when the loop hangs that keeps the worker's
+// messages hidden, so that it should be restarted, and /readyz, which fails while it takes no jobs: it starts, drains, or
 // its intake is paused. Both say why. A worker that only waits for its endpoint to
 // take it back is healthy: a restart would mend nothing.
 func Handler(w Worker) http.Handler {
@@ -47,7 +47,7 @@ func Handler(w Worker) http.Handler {
 	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
 		err := w.Ready()
 		if err == nil && w.Pulse().IsZero() {
-			err = ErrStarting
+			err = ErrIdle
 		}
 		answer(rw, err)
 	})

@@ -26,7 +26,7 @@ func TestHandler(t *testing.T) {
 			}
 		}
 		check("before it starts", "/healthz", 200, "ok")
-		check("before it starts", "/readyz", 503, "not started")
+		check("before it starts", "/readyz", 503, "not at work")
 		pulse = time.Now()
 		check("at work", "/healthz", 200, "ok")
 		check("at work", "/readyz", 200, "ok")
