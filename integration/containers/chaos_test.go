@@ -10,11 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -30,7 +30,7 @@ import (
 var (
 	chaos   = flag.Duration("chaos", 0, "how long TestChaos injects faults; it is skipped without")
 	seed    = flag.Uint64("chaos.seed", 1, "what TestChaos draws its lots by")
-	summary = flag.String("chaos.table", "", "file for TestChaos's table")
+	summary = flag.String("chaos.table", "", "file for the table of scenarios, if all pass")
 )
 
 // table has a row for each scenario.
@@ -46,7 +46,18 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	flag.Parse()
-	os.Exit(m.Run())
+	code := m.Run()
+	if len(table) > 0 {
+		text := report(table)
+		fmt.Print(text)
+		if *summary != "" && code == 0 {
+			if err := os.WriteFile(*summary, []byte(text), 0o644); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
+			}
+		}
+	}
+	os.Exit(code)
 }
 
 // hidden is how long the messages of a worker that was killed stay hidden.
@@ -70,24 +81,17 @@ func TestChaos(t *testing.T) {
 			t.Run(name, func(t *testing.T) { t.Parallel(); scenario(t) })
 		}
 	})
-	text := report(table)
-	t.Log("\n" + text)
-	if *summary != "" {
-		if err := os.WriteFile(*summary, []byte(text), 0o644); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 // report words the table.
 func report(rows []account) string {
+	slices.SortFunc(rows, func(a, b account) int { return strings.Compare(a.scenario, b.scenario) })
 	var out strings.Builder
-	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "scenario\tfaults\tjobs\tlost\tdoubled\trepeated calls\twrong dead letters")
+	out.WriteString("| scenario | faults | jobs | lost | doubled | repeated calls | wrong dead letters |\n|---|---|---|---|---|---|---|\n")
 	for _, a := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d (≤ %d)\t%d\n", a.scenario, a.faults, a.jobs, a.lost, a.doubled, a.repeated, a.bound, a.dead)
+		fmt.Fprintf(&out, "| %s | %s | %d | %d | %d | %d (≤ %d) | %d |\n",
+			strings.ReplaceAll(a.scenario, "_", " "), a.faults, a.jobs, a.lost, a.doubled, a.repeated, a.bound, a.dead)
 	}
-	_ = w.Flush()
 	return out.String()
 }
 
@@ -131,6 +135,7 @@ func killed(t *testing.T) {
 		kills++
 		crew[i] = w.hire(t, pacing())
 	}
+	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
 	w.balance(t, fmt.Sprintf("%d kills", kills), kills*lostByKill)
 	if kills < int(*chaos/(30*time.Second)) {
@@ -157,8 +162,8 @@ func paused(t *testing.T) {
 	eventually(t, "all jobs to be done", w.done)
 	// It has come back to answers that another has paid for again.
 	w.balance(t, fmt.Sprintf("1 pause of %v", hidden+20*time.Second), lostByKill)
-	if w.Mantle.Counts().Repeated == 0 || held == 0 || logged(zombie.log.String(), "delivery lost") == 0 {
-		t.Errorf("%d messages were held at the pause, %d of them were answered twice, and the worker lost %d, want some: %s", held, w.Mantle.Counts().Repeated, logged(zombie.log.String(), "delivery lost"), tail(zombie.log.String()))
+	if w.Mantle.Counts().Repeated == 0 {
+		t.Errorf("none of %d messages held at the pause was answered twice, want some: else nobody took them: %s", held, tail(zombie.log.String()))
 	}
 }
 
@@ -184,10 +189,17 @@ func cutNetworks(t *testing.T, m mode) {
 		wire.cutFor(t.Context(), m, long)
 		<-time.After(between)
 	}
+	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
-	// Calls in flight at the cut of the endpoint are lost after they were billed,
-	// and so are those of messages that came back while the queue was out of reach.
-	w.balance(t, fmt.Sprintf("%v without each of SQS, S3, mantle", long), 2*2*lostByKill)
+	// The calls in flight when the endpoint is cut off are billed, and their answers lost.
+	// A minute without SQS loses no message, as they are hidden for two, and one without
+	// S3 no answer.
+	w.balance(t, fmt.Sprintf("%v without each of SQS, S3, mantle", long), 2*slots)
+	for name, wire := range map[string]*wire{"SQS": w.sqs, "S3": w.s3, "mantle": w.mantle} {
+		if wire.hits() == 0 {
+			t.Errorf("no connection to %s was cut, want some", name)
+		}
+	}
 }
 
 // storageRefuses has S3 answer 503 SlowDown, then 500, for a minute each.
@@ -213,8 +225,12 @@ func storageRefuses(t *testing.T) {
 		answer.Store(0)
 		<-time.After(10 * time.Second)
 	}
+	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
 	w.balance(t, fmt.Sprintf("503 SlowDown and 500 for a minute each: %d requests", refused.Load()), 0)
+	if refused.Load() < 100 {
+		t.Errorf("%d requests were refused, want hundreds", refused.Load())
+	}
 }
 
 // queueRepeats has SQS deliver one message of twenty again while it is held, and all
@@ -306,11 +322,31 @@ func clocksJump(t *testing.T) {
 		w.pause(ctx, 5*time.Second, 10*time.Second)
 	}
 	clock.set(t, 0)
+	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
 	w.balance(t, fmt.Sprintf("%d jumps of up to 400 days", n), 0)
-	if !strings.Contains(odd.log.String(), time.Now().Add(2*time.Hour).UTC().Format("2006-01-02T15")) && !strings.Contains(odd.log.String(), time.Now().Add(400*24*time.Hour).UTC().Format("2006-01-02")) {
-		t.Errorf("no line of the log is from the future, want the clock to have jumped: %s", tail(odd.log.String()))
+	ahead, behind := times(odd.log.String())
+	if time.Until(ahead) < time.Hour || time.Since(behind) < time.Hour {
+		t.Errorf("the log's times are from %v to %v, want some of the future and of the past: the clock did not jump", behind, ahead)
 	}
+}
+
+// times returns the latest and the earliest time in a log of JSON lines.
+func times(log string) (latest, earliest time.Time) {
+	earliest = time.Now()
+	for l := range strings.Lines(log) {
+		var m struct{ Time time.Time }
+		if json.Unmarshal([]byte(l), &m) != nil || m.Time.IsZero() {
+			continue
+		}
+		if m.Time.After(latest) {
+			latest = m.Time
+		}
+		if m.Time.Before(earliest) {
+			earliest = m.Time
+		}
+	}
+	return latest, earliest
 }
 
 // memoryRunsOut gives a worker less memory than its prompts take. The kernel kills it,
@@ -329,11 +365,11 @@ func memoryRunsOut(t *testing.T) {
 		}
 		kills++
 	}
-	atKills := w.Mantle.Counts()
+	inVain := int(w.Mantle.Counts().Calls) - w.settled() // all that the killed have called and not stored
 	w.hire(t, map[string]string{"UPWELL_SLOTS": "200", "UPWELL_START_RATE": "50", "UPWELL_MAX_RATE": "50"},
 		func(h *container.HostConfig) { h.Memory, h.MemorySwap = 256<<20, 256<<20 })
 	eventually(t, "all jobs to be done", w.done)
-	w.balance(t, fmt.Sprintf("%d kills by the kernel, at 48 MiB", kills), int(atKills.Calls))
+	w.balance(t, fmt.Sprintf("%d kills by the kernel, at 48 MiB", kills), inVain)
 }
 
 // rollingRestart replaces four workers under load, one after the other.
@@ -358,6 +394,7 @@ func rollingRestart(t *testing.T) {
 			t.Errorf("a worker that was told to stop ended with %d, want 0: %s", code, tail(old.log.String()))
 		}
 	}
+	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
 	w.balance(t, fmt.Sprintf("%d workers replaced", n), 0)
 	if n < int(*chaos/(30*time.Second)) {

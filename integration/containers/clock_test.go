@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/moby/moby/client"
 )
 
 // A clock is the wall clock of a container's process. Containers have none of their
@@ -68,8 +70,17 @@ func newClock(t *testing.T, b *box) *clock {
 	}
 	c.offset = start + int64(free) + secondsAt
 	c.write(t, start+int64(free), shift)
+	// A thread that is past the first instruction goes on in the old code. None is likely
+	// to be within it while all are frozen.
+	engine := engine(t)
+	if _, err := engine.ContainerPause(t.Context(), b.GetContainerID(), client.ContainerPauseOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	jump := binary.LittleEndian.AppendUint32([]byte{0xe9}, uint32(int32(free-int(entry)-5)))
-	c.write(t, start+int64(entry), jump) // whoever is past the first instruction goes on in the old code
+	c.write(t, start+int64(entry), jump)
+	if _, err := engine.ContainerUnpause(t.Context(), b.GetContainerID(), client.ContainerUnpauseOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 

@@ -26,7 +26,11 @@ const (
 	imageVersion = "v0.0.0-test"
 )
 
-var building sync.Mutex
+// built are the images by architecture, each of which is built once.
+var (
+	building sync.Mutex
+	built    = make(map[string]string)
+)
 
 // image returns the name of the image that the repository's Dockerfile makes, or of the
 // one that UPWELL_IMAGE names.
@@ -36,17 +40,20 @@ func image(t *testing.T) string {
 	if name := os.Getenv("UPWELL_IMAGE"); name != "" {
 		return name
 	}
-	building.Lock()
-	defer building.Unlock()
 	return build(t, "amd64")
 }
 
-// build builds the image for an architecture. The engine keeps what it has built, so
-// that only the first time takes long.
+// build builds the image for an architecture.
 func build(t *testing.T, arch string) string {
 	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	if name := built[arch]; name != "" {
+		return name
+	}
 	name := imageName + ":" + arch
 	docker(t, nil, "build", "--quiet", "--platform", "linux/"+arch, "--build-arg", "GO="+compiler(t), "--build-arg", "VERSION="+imageVersion, "--tag", name, "../..")
+	built[arch] = name
 	return name
 }
 
@@ -179,8 +186,6 @@ func TestImage(t *testing.T) {
 // TestImageARM64 cross-compiles it. Nothing here can run that.
 func TestImageARM64(t *testing.T) {
 	c := engine(t)
-	building.Lock()
-	defer building.Unlock()
 	name := build(t, "arm64")
 	got, err := c.ImageInspect(t.Context(), name)
 	if err != nil {

@@ -23,6 +23,7 @@ type wire struct {
 	mu    sync.Mutex
 	mode  mode
 	conns map[*link]struct{}
+	hit   int // connections that were reset, or fell silent
 }
 
 // mode is how a wire is.
@@ -92,8 +93,10 @@ func (w *wire) set(m mode) {
 	for c := range w.conns {
 		switch {
 		case m == cut:
+			w.hit++
 			c.reset()
 		case m == silent && !c.silenced():
+			w.hit++
 			close(c.dead)
 		}
 	}
@@ -107,6 +110,13 @@ func (w *wire) cutFor(ctx context.Context, m mode, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
+}
+
+// hits counts the connections that were reset, or fell silent.
+func (w *wire) hits() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hit
 }
 
 // carry passes what a connection says, until either end hangs up.

@@ -7,10 +7,13 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,6 +53,7 @@ type world struct {
 	crew            []*box   // all workers that there were
 	queue           *sqsqueue.Queue
 	input           string // folder with a file of the jobs, if there is one
+	puts            puts
 }
 
 // newWorld starts the services. Whoever's name is the same draws the same lots.
@@ -73,13 +77,57 @@ func newWorld(t *testing.T, cfg local.Config) *world {
 	}
 	t.Cleanup(func() { _ = w.Close() })
 	host := func(rawURL string) string { return strings.TrimPrefix(rawURL, "http://") }
-	w.sqs, w.s3, w.mantle = newWire(t, host(w.SQSURL)), newWire(t, host(w.S3URL)), newWire(t, host(w.MantleURL))
+	counted := httptest.NewServer(w.puts.count(w.S3))
+	t.Cleanup(counted.Close)
+	w.sqs, w.s3, w.mantle = newWire(t, host(w.SQSURL)), newWire(t, host(counted.URL)), newWire(t, host(w.MantleURL))
 	own := func(url string) aws.Config {
 		return aws.Config{Region: local.Region, BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider(local.Key, local.Secret, "")}
 	}
 	w.queue = furnish(t, own(w.SQSURL), s3sink.NewClient(own(w.S3URL)))
 	return w
 }
+
+// puts counts how often each object was stored.
+type puts struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+// count returns a handler that counts what h stores.
+func (p *puts) count(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPut {
+			h.ServeHTTP(w, r)
+			return
+		}
+		s := &status{ResponseWriter: w, code: http.StatusOK}
+		h.ServeHTTP(s, r)
+		if s.code == http.StatusOK {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.n == nil {
+				p.n = make(map[string]int)
+			}
+			p.n[r.URL.Path]++
+		}
+	})
+}
+
+// results returns how often a job's result was stored.
+func (p *puts) results(id string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.n["/"+bucketName+"/"+sink.Results.Key("", jobs.Key{Run: runName, CustomID: id})]
+}
+
+// A status notes the status of an answer.
+type status struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (s *status) WriteHeader(code int) { s.code = code; s.ResponseWriter.WriteHeader(code) }
 
 // furnish makes the queues and the bucket.
 func furnish(t *testing.T, conf aws.Config, objects *s3.Client) *sqsqueue.Queue {
@@ -176,6 +224,14 @@ func (w *world) write(t *testing.T, n int) {
 	}
 }
 
+// outlasts verifies that work is left when the faults have ended.
+func (w *world) outlasts(t *testing.T) {
+	t.Helper()
+	if w.done() {
+		t.Errorf("all of %d jobs were done before the faults had ended, want some to be left", len(w.names))
+	}
+}
+
 // done reports whether every job has its end and nothing is queued.
 func (w *world) done() bool {
 	st := w.SQS.Stats().Queues[queueName]
@@ -202,7 +258,7 @@ type account struct {
 	faults   string // that were injected
 	jobs     int
 	lost     int // jobs without an end
-	doubled  int // jobs with more than one
+	doubled  int // jobs with more than one, or whose result was stored twice
 	repeated int // billed calls beyond one for each job
 	bound    int // how many of these are excused
 	dead     int // dead letters, none of which is right
@@ -227,7 +283,7 @@ func (w *world) settle(t *testing.T, results, failures map[string]int, a account
 		switch n := results[id] + failures[id]; {
 		case n == 0:
 			a.lost++
-		case n > 1:
+		case n > 1 || w.puts.results(id) > 1:
 			a.doubled++
 		}
 		if n := w.Mantle.Billed(id); n > 1 {
@@ -331,17 +387,6 @@ func (w *world) pause(ctx context.Context, least, most time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(least + time.Duration(w.rng.Int64N(int64(most-least)))):
 	}
-}
-
-// logged counts the lines of a log with a message.
-func logged(log, msg string) int {
-	n := 0
-	for l := range strings.Lines(log) {
-		if strings.Contains(l, fmt.Sprintf(`"msg":%q`, msg)) {
-			n++
-		}
-	}
-	return n
 }
 
 // field returns a number of the last line with a message in a log of JSON lines.

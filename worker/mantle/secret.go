@@ -20,9 +20,9 @@ const (
 	minSecret = 16
 
 	// maxSecrets bounds how many secrets are remembered, as each answer is looked
-	// through for all of them. Of those that are renewed, an answer can tell the last
-	// one of each Region and the one before.
-	maxSecrets = 8
+	// through for all of them: those that were used last, which are a key and a token
+	// for each Region, and those that they have replaced.
+	maxSecrets = 32
 )
 
 // A vault knows what must not be told to anybody who reads results or logs: the keys
@@ -41,24 +41,22 @@ type known struct {
 
 // keep remembers secrets, if they are long enough to be told from a word.
 func (v *vault) keep(secrets ...string) {
-	for _, s := range secrets {
-		if len(s) >= minSecret && !v.has(s) {
-			v.add(known{s, formsOf(s)})
-		}
-	}
-}
-
-func (v *vault) has(secret string) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return slices.ContainsFunc(v.known, func(k known) bool { return k.secret == secret })
-}
-
-func (v *vault) add(k known) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.known = append(v.known, k); len(v.known) > maxSecrets {
-		v.known = slices.Delete(v.known, 0, 1)
+	for _, s := range secrets {
+		if len(s) < minSecret {
+			continue
+		}
+		i := slices.IndexFunc(v.known, func(k known) bool { return k.secret == s })
+		if i < 0 {
+			v.known = append(v.known, known{s, formsOf(s)})
+			continue
+		}
+		k := v.known[i]
+		v.known = append(slices.Delete(v.known, i, i+1), k)
+	}
+	if n := len(v.known) - maxSecrets; n > 0 {
+		v.known = slices.Delete(v.known, 0, n)
 	}
 }
 
