@@ -436,9 +436,14 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 		f.Used = used(fail.Answer.Usage)
 	}
 	if fail.Kind == Unauthorized {
-		until, news := ln.refused(start, fail)
+		until, closed, first := ln.refused(start, fail)
 		permit.Done(f)
-		t.paused(work, ln, until, news, fail)
+		if first {
+			t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: fail})
+		}
+		if closed { // said each time, for whoever looks now
+			t.w.cfg.Log.ErrorContext(work, "intake paused", "lane", ln.String(), "err", fail, "next_try", until.UTC().Format(time.RFC3339))
+		}
 		if t.owing() {
 			t.idle(wait, time.Until(until))
 			return nil
@@ -476,22 +481,14 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 	return nil
 }
 
-// paused tells the operator that a lane is closed for want of a good credential.
-func (t *task) paused(ctx context.Context, ln *lane, until time.Time, news bool, why *Error) {
-	if !news {
-		return
-	}
-	t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: why})
-	t.w.cfg.Log.ErrorContext(ctx, "intake paused", "lane", ln.String(), "err", why,
-		"next_try", until.UTC().Format(time.RFC3339))
-}
-
 // lost tells that no connection to the lane's Region can be had.
 func (t *task) lost(ctx context.Context, ln *lane, start time.Time, why *Error) {
-	say, pause := ln.lost(start)
-	switch {
-	case pause:
+	say, paused, first := ln.lost(start)
+	if first {
 		t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: why})
+	}
+	switch {
+	case say && paused:
 		t.w.cfg.Log.ErrorContext(ctx, "intake paused", "lane", ln.String(), "err", why, "for_want_of", "a connection")
 	case say:
 		t.w.cfg.Log.WarnContext(ctx, "endpoint out of reach", "lane", ln.String(), "err", why)

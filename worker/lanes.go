@@ -195,18 +195,19 @@ func (ls *lanes) room() (most int, again time.Time) {
 }
 
 // refused closes the lane because the credential, or the path, of an attempt that
-// left at start is no good. It returns until when, and whether that is news.
-func (ln *lane) refused(start time.Time, err error) (until time.Time, news bool) {
+// left at start is no good. It returns until when, whether it was this attempt that did,
+// and whether none had done so since a credential was last good.
+func (ln *lane) refused(start time.Time, err error) (until time.Time, closed, first bool) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	if start.Before(ln.closedAt) {
-		return ln.until, false // it was in flight with the one that closed the lane
+		return ln.until, false, false // it was in flight with the one that closed the lane
 	}
 	ln.closedAt = time.Now()
 	ln.until = ln.closedAt.Add(min(firstPause<<min(ln.pauses, 10), longestPause))
 	ln.pauses++
 	ln.Close(ln.until, err.Error())
-	return ln.until, ln.pauses == 1
+	return ln.until, true, ln.pauses == 1
 }
 
 // unreachable is how long no connection can be had before that counts as a pause of
@@ -214,22 +215,21 @@ func (ln *lane) refused(start time.Time, err error) (until time.Time, news bool)
 const unreachable = time.Minute
 
 // lost notes that an attempt that left at start found no connection to the lane's
-// Region. It reports whether that should be said, which is once a minute, and whether
-// it has lasted for so long that the lane counts as paused, which is once.
-func (ln *lane) lost(start time.Time) (say, pause bool) {
+// Region. It reports whether that should be said, which is once a minute, whether it has
+// lasted for so long that the lane counts as paused, and whether it has only just.
+func (ln *lane) lost(start time.Time) (say, paused, first bool) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	now := time.Now()
 	if ln.lostSince.IsZero() {
 		ln.lostSince = now
 	}
-	if pause = !ln.gone && now.Sub(ln.lostSince) >= unreachable; pause {
-		ln.gone = true
-	}
-	if say = !start.Before(ln.lostAt.Add(time.Minute)); say {
+	first = !ln.gone && now.Sub(ln.lostSince) >= unreachable
+	ln.gone = ln.gone || first
+	if say = first || !start.Before(ln.lostAt.Add(time.Minute)); say {
 		ln.lostAt = now
 	}
-	return say, pause
+	return say, ln.gone, first
 }
 
 // reached notes that an attempt had a connection, and reports whether the lane had

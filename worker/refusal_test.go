@@ -330,8 +330,9 @@ func TestOutOfReach(t *testing.T) {
 		if n := len(j.in("", "default")); n > 0 {
 			t.Errorf("%d calls on default, want none: what is out of reach is not out of capacity", n)
 		}
-		if n := strings.Count(log.String(), "endpoint out of reach"); n < 2 || n > 10 {
-			t.Errorf("it was said %d times in ten minutes, want once a minute at most:\n%s", n, log.String())
+		warned, failed := strings.Count(log.String(), `msg="endpoint out of reach"`), strings.Count(log.String(), `msg="intake paused"`)
+		if warned != 1 || failed < 2 || failed > 10 {
+			t.Errorf("it was warned of %d times and then said %d times in ten minutes, want once, and then once a minute at most:\n%s", warned, failed, log.String())
 		}
 		paused, resumed := got.of(worker.Paused), got.of(worker.Resumed)
 		if len(paused) != 1 || paused[0].At.Sub(began) < time.Minute || paused[0].Err == nil || len(resumed) != 1 {
