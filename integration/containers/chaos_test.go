@@ -6,10 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -28,8 +30,8 @@ import (
 )
 
 var (
-	chaos   = flag.Duration("chaos", 0, "how long TestChaos injects faults; it is skipped without")
-	seed    = flag.Uint64("chaos.seed", 1, "what TestChaos draws its lots by")
+	chaos   = flag.Duration("chaos", 0, "how long the tests called TestChaos inject faults; they are skipped without")
+	seed    = flag.Uint64("chaos.seed", 1, "what they draw their lots by")
 	summary = flag.String("chaos.table", "", "file for the table of scenarios, if all pass")
 )
 
@@ -63,25 +65,26 @@ func TestMain(m *testing.M) {
 // hidden is how long the messages of a worker that was killed stay hidden.
 const hidden = 2 * time.Minute
 
-// TestChaos breaks what can break under workers in containers, in a world for each
-// scenario, and balances the account of each: every job has one end, none is a dead
+// chaotic begins a test that breaks what can break under workers in containers, in a
+// world of its own, and balances the account: every job has one end, none is a dead
 // letter, and no more calls are repeated than the scenario excuses.
-func TestChaos(t *testing.T) {
+func chaotic(t *testing.T) {
+	t.Helper()
 	engine(t)
 	if *chaos == 0 {
 		t.Skip("takes minutes: -chaos 2m says for how long faults are injected")
 	}
 	image(t)
-	t.Run("all", func(t *testing.T) {
-		for name, scenario := range map[string]func(*testing.T){
-			"workers killed": killed, "worker paused for longer than its messages are hidden": paused,
-			"networks cut": networkCut, "networks silent": networkSilent, "storage refuses": storageRefuses, "queue repeats and shuffles": queueRepeats,
-			"clocks jump": clocksJump, "disk full": diskFull, "memory runs out": memoryRunsOut, "rolling restart": rollingRestart, "fleet of eight": fleetOfEight,
-		} {
-			t.Run(name, func(t *testing.T) { t.Parallel(); scenario(t) })
-		}
-	})
+	t.Parallel()
 }
+
+// scenario words the name of a test.
+func scenario(name string) string {
+	name = strings.TrimPrefix(strings.TrimPrefix(name, "Test"), "Chaos")
+	return strings.ToLower(capital.ReplaceAllString(name, " $0")[1:])
+}
+
+var capital = regexp.MustCompile(`[A-Z]`)
 
 // report words the table.
 func report(rows []account) string {
@@ -90,7 +93,7 @@ func report(rows []account) string {
 	out.WriteString("| scenario | faults | jobs | lost | doubled | repeated calls | wrong dead letters |\n|---|---|---|---|---|---|---|\n")
 	for _, a := range rows {
 		fmt.Fprintf(&out, "| %s | %s | %d | %d | %d | %d (≤ %d) | %d |\n",
-			strings.ReplaceAll(a.scenario, "_", " "), a.faults, a.jobs, a.lost, a.doubled, a.repeated, a.bound, a.dead)
+			a.scenario, a.faults, a.jobs, a.lost, a.doubled, a.repeated, a.bound, a.dead)
 	}
 	return out.String()
 }
@@ -118,8 +121,9 @@ func enough(workers int) int {
 	return int(float64(workers*rate) * (*chaos + 30*time.Second).Seconds())
 }
 
-// killed kills one of four workers after the other, and others take their places.
-func killed(t *testing.T) {
+// TestChaosWorkersKilled kills one of four workers after the other, and others take their places.
+func TestChaosWorkersKilled(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{})
 	w.submit(t, enough(4), 2<<10)
 	ctx, stop := context.WithTimeout(t.Context(), *chaos)
@@ -143,8 +147,9 @@ func killed(t *testing.T) {
 	}
 }
 
-// paused freezes a worker until its messages are somebody else's, and thaws it.
-func paused(t *testing.T) {
+// TestChaosWorkerPaused freezes a worker until its messages are somebody else's, and thaws it.
+func TestChaosWorkerPaused(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{})
 	w.submit(t, 2*rate*40, 2<<10) // so few that the other is idle when the messages come back
 	zombie := w.hire(t, pacing())
@@ -167,15 +172,17 @@ func paused(t *testing.T) {
 	}
 }
 
-// networkCut resets all connections to one service after the other, and refuses new
+// TestChaosNetworksCut resets all connections to one service after the other, and refuses new
 // ones.
-func networkCut(t *testing.T) { cutNetworks(t, cut) }
+func TestChaosNetworksCut(t *testing.T) { cutNetworks(t, cut) }
 
-// networkSilent lets nothing pass to one service after the other, and tells nobody.
+// TestChaosNetworksSilent lets nothing pass to one service after the other, and tells nobody.
 // Connections that were open then never say anything again.
-func networkSilent(t *testing.T) { cutNetworks(t, silent) }
+func TestChaosNetworksSilent(t *testing.T) { cutNetworks(t, silent) }
 
 func cutNetworks(t *testing.T, m mode) {
+	t.Helper()
+	chaotic(t)
 	const long, between = time.Minute, 15 * time.Second
 	w := newWorld(t, local.Config{})
 	env := pacing()
@@ -202,8 +209,9 @@ func cutNetworks(t *testing.T, m mode) {
 	}
 }
 
-// storageRefuses has S3 answer 503 SlowDown, then 500, for a minute each.
-func storageRefuses(t *testing.T) {
+// TestChaosStorageRefuses has S3 answer 503 SlowDown, then 500, for a minute each.
+func TestChaosStorageRefuses(t *testing.T) {
+	chaotic(t)
 	var answer atomic.Int64
 	var refused atomic.Int64
 	w := newWorld(t, local.Config{S3: s3sim.Config{Fault: func(string, string, string) s3sim.Fault {
@@ -233,9 +241,10 @@ func storageRefuses(t *testing.T) {
 	}
 }
 
-// queueRepeats has SQS deliver one message of twenty again while it is held, and all
+// TestChaosQueueRepeatsAndShuffles has SQS deliver one message of twenty again while it is held, and all
 // of them in no order.
-func queueRepeats(t *testing.T) {
+func TestChaosQueueRepeatsAndShuffles(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{SQS: sqssim.Config{Shuffle: true}})
 	repeats := &repeater{to: w.SQS, every: 20}
 	twice := httptest.NewServer(repeats)
@@ -282,22 +291,20 @@ func (r *repeater) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	var asker struct{ QueueUrl string } //nolint:revive // as SQS spells it
 	if json.Unmarshal(rec.Body.Bytes(), &got) == nil && json.Unmarshal(asked, &asker) == nil {
 		for _, m := range got.Messages {
-			if r.seen.Add(1)%r.every == 0 && r.show(asker.QueueUrl, m.ReceiptHandle) {
+			if r.seen.Add(1)%r.every == 0 && r.show(req.Context(), asker.QueueUrl, m.ReceiptHandle) {
 				r.n.Add(1)
 			}
 		}
 	}
-	for k, v := range rec.Header() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), rec.Header())
 	w.WriteHeader(rec.Code)
 	_, _ = w.Write(rec.Body.Bytes())
 }
 
 // show makes a message visible.
-func (r *repeater) show(queue, receipt string) bool {
+func (r *repeater) show(ctx context.Context, queue, receipt string) bool {
 	body, _ := json.Marshal(map[string]any{"QueueUrl": queue, "ReceiptHandle": receipt, "VisibilityTimeout": 0}) // strings and a number
-	req := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(string(body)))
+	req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(string(body)))
 	req.Header.Set("X-Amz-Target", "AmazonSQS.ChangeMessageVisibility")
 	req.Header.Set("Content-Type", "application/x-amz-json-1.0")
 	rec := httptest.NewRecorder()
@@ -305,8 +312,9 @@ func (r *repeater) show(queue, receipt string) bool {
 	return rec.Code == http.StatusOK
 }
 
-// clocksJump moves the wall clock of one of two workers forth and back, by hours.
-func clocksJump(t *testing.T) {
+// TestChaosClocksJump moves the wall clock of one of two workers forth and back, by hours.
+func TestChaosClocksJump(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{S3: s3sim.Config{Keys: map[string]string{local.Key: local.Secret}}}) // which looks at dates
 	w.submit(t, enough(2), 2<<10)
 	odd := w.hire(t, pacing())
@@ -349,9 +357,10 @@ func times(log string) (latest, earliest time.Time) {
 	return latest, earliest
 }
 
-// memoryRunsOut gives a worker less memory than its prompts take. The kernel kills it,
+// TestChaosMemoryRunsOut gives a worker less memory than its prompts take. The kernel kills it,
 // again and again, until there is one with enough.
-func memoryRunsOut(t *testing.T) {
+func TestChaosMemoryRunsOut(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{Mantle: &mantlesim.Config{Latency: mantlesim.Latency{Median: 20 * time.Second}}})
 	w.submit(t, 400, 250<<10)
 	kills := 0
@@ -372,8 +381,9 @@ func memoryRunsOut(t *testing.T) {
 	w.balance(t, fmt.Sprintf("%d kills by the kernel, at 48 MiB", kills), inVain)
 }
 
-// rollingRestart replaces four workers under load, one after the other.
-func rollingRestart(t *testing.T) {
+// TestChaosRollingRestart replaces four workers under load, one after the other.
+func TestChaosRollingRestart(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{Mantle: &mantlesim.Config{Latency: mantlesim.Latency{Median: 3 * time.Second, Sigma: 0.6}}})
 	w.submit(t, enough(4), 2<<10)
 	var crew []*box
@@ -402,8 +412,9 @@ func rollingRestart(t *testing.T) {
 	}
 }
 
-// fleetOfEight has eight workers share one account.
-func fleetOfEight(t *testing.T) {
+// TestChaosFleetOfEight has eight workers share one account.
+func TestChaosFleetOfEight(t *testing.T) {
+	chaotic(t)
 	const calls = 40 // a second, which nobody is told
 	hiddenCapacity, err := capacity.ParseScript(fmt.Sprintf("0s calls=%d", calls))
 	if err != nil {

@@ -14,8 +14,9 @@ import (
 	"upwell/infra/local"
 )
 
-// diskFull lets upwell run fill its disk, and makes room after a while.
-func diskFull(t *testing.T) {
+// TestChaosDiskFull lets upwell run fill its disk, and makes room after a while.
+func TestChaosDiskFull(t *testing.T) {
+	chaotic(t)
 	w := newWorld(t, local.Config{})
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=1777"); err != nil {

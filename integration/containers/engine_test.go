@@ -168,11 +168,11 @@ func tail(s string) string {
 var cli = sync.OnceValues(func() (string, error) {
 	for _, dir := range slices.Concat(filepath.SplitList(os.Getenv("PATH")), []string{"/usr/bin"}) {
 		path := filepath.Join(dir, "docker")
-		out, err := exec.Command(path, "version", "--format", "{{.Client.Version}}").Output() //nolint:noctx // there is no test to stop it yet
+		out, err := exec.Command(path, "version", "--format", "{{.Client.Version}}").Output()
 		if err != nil {
 			continue
 		}
-		if strings.HasPrefix(string(out), "20.") || exec.Command(path, "buildx", "version").Run() == nil { //nolint:noctx // likewise
+		if strings.HasPrefix(string(out), "20.") || exec.Command(path, "buildx", "version").Run() == nil {
 			return path, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -230,7 +231,7 @@ func contents(t *testing.T, image string) (names map[string]bool, program []byte
 	names = make(map[string]bool)
 	for r := tar.NewReader(files); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return names, program
 		}
 		if err == nil && h.Name == "upwell" {

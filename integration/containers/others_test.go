@@ -3,6 +3,7 @@ package containers
 import (
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
@@ -30,13 +31,11 @@ func TestServersOfOthers(t *testing.T) {
 	w.queue = furnish(t, config(sqsURL), objects)
 	w.write(t, 1200)
 	env := w.env()
-	for k, v := range map[string]string{
+	maps.Copy(env, map[string]string{
 		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": versitygwKey, "AWS_SECRET_ACCESS_KEY": versitygwSecret,
 		"AWS_ENDPOINT_URL_SQS": sqsInside, "AWS_ENDPOINT_URL_S3": s3Inside, "UPWELL_RUN": runName,
 		"UPWELL_SLOTS": fmt.Sprint(slots), "UPWELL_START_RATE": "20", "UPWELL_MAX_RATE": "20",
-	} {
-		env[k] = v
-	}
+	})
 	upwell := func(args ...string) *box {
 		return start(t, testcontainers.ContainerRequest{
 			Image: image(t), Env: env, Cmd: args, Networks: []string{net},

@@ -130,10 +130,12 @@ func (w *wire) carry(near net.Conn) {
 	defer far.Close()
 	c.far = far
 	w.mu.Lock()
-	if w.mode == cut {
+	switch w.mode {
+	case cut:
 		c.reset()
-	} else if w.mode == silent {
+	case silent:
 		close(c.dead)
+	case whole:
 	}
 	w.conns[c] = struct{}{}
 	w.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -192,9 +193,7 @@ func (w *world) env() map[string]string {
 func (w *world) hire(t *testing.T, env map[string]string, shape ...func(*container.HostConfig)) *box {
 	t.Helper()
 	vars := w.env()
-	for k, v := range env {
-		vars[k] = v
-	}
+	maps.Copy(vars, env)
 	b := start(t, testcontainers.ContainerRequest{
 		Image: image(t), Env: vars,
 		HostConfigModifier: func(h *container.HostConfig) {
@@ -242,11 +241,11 @@ func (w *world) done() bool {
 func (w *world) settled() int {
 	n := 0
 	for _, kind := range []sink.Kind{sink.Results, sink.Errors} {
-		_ = filepath.WalkDir(filepath.Join(w.dir, filepath.FromSlash(kind.Prefix("", runName))), func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(filepath.Join(w.dir, filepath.FromSlash(kind.Prefix("", runName))), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, ".json") {
 				n++
 			}
-			return nil //nolint:nilerr // there is no folder before the first
+			return nil // there is no folder before the first
 		})
 	}
 	return n
@@ -278,7 +277,7 @@ func (w *world) balance(t *testing.T, faults string, bound int) {
 func (w *world) settle(t *testing.T, results, failures map[string]int, a account) {
 	t.Helper()
 	var twice []string
-	a.scenario, a.jobs = t.Name()[strings.LastIndex(t.Name(), "/")+1:], len(w.names)
+	a.scenario, a.jobs = scenario(t.Name()), len(w.names)
 	for _, id := range w.names {
 		switch n := results[id] + failures[id]; {
 		case n == 0:

@@ -20,7 +20,7 @@ func TestHandler(t *testing.T) {
 		check := func(when, path string, code int, said string) {
 			t.Helper()
 			rec := httptest.NewRecorder()
-			h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+			h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 			if rec.Code != code || !strings.Contains(rec.Body.String(), said) {
 				t.Errorf("%s: %s = %d %q, want %d %q", when, path, rec.Code, rec.Body, code, said)
 			}
