@@ -11,15 +11,9 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,12 +22,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	"golang.org/x/sync/errgroup"
-
-	"upwell/jobs/sqsqueue"
+	"upwell/integration/bench/internal/standin"
 	"upwell/worker/mantle/mantlesim"
 )
 
@@ -42,7 +31,7 @@ type scenario struct {
 	name, about string
 	jobs        int
 	prompt      int // bytes
-	set         settings
+	set         standin.Settings
 	flags       []string // of upwell worker
 	rehearsed   bool     // the same has been done before, and what was learned is there
 	judge       func(outcome) []verdict
@@ -68,7 +57,7 @@ type verdict struct {
 var scenarios = []scenario{
 	{
 		name: "cpu", about: "processor time per job, 2 KB prompts", jobs: 15_000, prompt: 2 << 10,
-		set:   settings{Call: 20 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond},
+		set:   standin.Settings{Call: 20 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond},
 		flags: []string{"--slots=128", "--start-rate=10000"},
 		judge: func(o outcome) []verdict {
 			ms := o.cpu.Seconds() * 1e3 / float64(o.jobs)
@@ -78,13 +67,13 @@ var scenarios = []scenario{
 	rate(256, 32_000), rate(400, 48_000),
 	{
 		name: "memory", about: "3,000 prompts of 250 KB, 2 s a call", jobs: 3000, prompt: 250 << 10,
-		set:   settings{Call: 2 * time.Second, SQS: time.Millisecond, S3: time.Millisecond},
+		set:   standin.Settings{Call: 2 * time.Second, SQS: time.Millisecond, S3: time.Millisecond},
 		flags: []string{"--slots=256", "--start-rate=10000"},
 		judge: func(o outcome) []verdict {
 			mb := float64(o.rss) / 1e6
 			return []verdict{
 				{"peak memory", fmt.Sprintf("%.0f MB", mb), "≤ 150 MB", mb <= 150},
-				{"rate", fmt.Sprintf("%.0f/s", steady(o.times)), "(peer: 116/s at 643 MB)", true},
+				{"rate", fmt.Sprintf("%.0f/s", standin.Steady(o.times)), "(peer: 116/s at 643 MB)", true},
 			}
 		},
 	},
@@ -97,7 +86,7 @@ var scenarios = []scenario{
 func hidden(name, how string, rehearsed bool, seconds float64) scenario {
 	return scenario{
 		name: name, about: "5,000 jobs at a hidden 200 calls/s, " + how, jobs: 5000, prompt: 2 << 10, rehearsed: rehearsed,
-		set:   settings{Call: 200 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond, Capacity: "calls=200 burst=1"},
+		set:   standin.Settings{Call: 200 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond, Capacity: "calls=200 burst=1"},
 		flags: []string{"--slots=256"},
 		judge: func(o outcome) []verdict {
 			took := o.times[len(o.times)-1]
@@ -118,11 +107,11 @@ func rate(slots, jobs int) scenario {
 	return scenario{
 		name: fmt.Sprintf("rate%d", slots), about: fmt.Sprintf("%d slots, 200 ms calls, 20 ms to SQS and S3", slots),
 		jobs: jobs, prompt: 1 << 10,
-		set:   settings{Call: call, SQS: 20 * time.Millisecond, S3: 20 * time.Millisecond},
+		set:   standin.Settings{Call: call, SQS: 20 * time.Millisecond, S3: 20 * time.Millisecond},
 		flags: []string{fmt.Sprintf("--slots=%d", slots), "--start-rate=10000"},
 		judge: func(o outcome) []verdict {
 			ideal := float64(slots) / call.Seconds()
-			got := steady(o.times)
+			got := standin.Steady(o.times)
 			fresh := float64(o.counts.NewConnections) / float64(o.counts.Calls)
 			return []verdict{
 				{"jobs/s", fmt.Sprintf("%.0f (%.1f %% of %.0f)", got, 100*got/ideal, ideal), "≥ 95 %", got >= 0.95*ideal},
@@ -132,15 +121,9 @@ func rate(slots, jobs int) scenario {
 	}
 }
 
-// steady is the rate in the middle of a run, without its ramp and its tail.
-func steady(times []float64) float64 {
-	a, b := len(times)/5, len(times)*4/5
-	return float64(b-a) / (times[b] - times[a])
-}
-
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		if err := serve(os.Args[2]); err != nil && !errors.Is(err, io.EOF) {
+		if err := standin.Serve(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
@@ -197,16 +180,16 @@ func bench(ctx context.Context, only string) error {
 
 // run makes one measurement.
 func (s scenario) run(ctx context.Context, program string) (o outcome, err error) {
-	at, stop, err := s.serve(ctx)
+	at, err := standin.Start(ctx, s.set)
 	if err != nil {
 		return o, err
 	}
-	defer stop()
+	defer at.Stop()
 	if s.rehearsed {
 		if _, err := s.work(ctx, program, at); err != nil {
 			return o, fmt.Errorf("rehearsal: %w", err)
 		}
-		if err := get(ctx, at.s3+"/_forget", nil); err != nil {
+		if err := at.Forget(ctx); err != nil {
 			return o, err
 		}
 	}
@@ -214,21 +197,20 @@ func (s scenario) run(ctx context.Context, program string) (o outcome, err error
 }
 
 // work has a worker do the scenario's jobs.
-func (s scenario) work(ctx context.Context, program string, at urls) (o outcome, err error) {
-	if err := s.fill(ctx, at.sqs); err != nil {
+func (s scenario) work(ctx context.Context, program string, at *standin.Servers) (o outcome, err error) {
+	if err := at.Fill(ctx, standin.Jobs{N: s.jobs, Prompt: s.prompt, Receives: 100}); err != nil {
 		return o, fmt.Errorf("fill the queue: %w", err)
 	}
-	var before mantlesim.Counts
-	if err := get(ctx, at.model+"/_sim/counts", &before); err != nil {
+	before, err := at.Counts(ctx)
+	if err != nil {
 		return o, err
 	}
 	args := append([]string{
 		"worker", "--queue=jobs", "--bucket=results", "--exit-when-empty=2s", "--log-level=warn", "--region=us-west-2",
-		"--base-url=" + at.model + "/openai/v1",
+		"--base-url=" + at.Model + "/openai/v1",
 	}, s.flags...)
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_SQS="+at.sqs, "AWS_ENDPOINT_URL_S3="+at.s3, "AWS_REGION=us-west-2",
-		"AWS_ACCESS_KEY_ID=bench", "AWS_SECRET_ACCESS_KEY=bench", "OPENAI_API_KEY=bench")
+	cmd.Env = append(os.Environ(), at.Env()...)
 	cmd.Stderr = os.Stderr
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
@@ -239,109 +221,15 @@ func (s scenario) work(ctx context.Context, program string, at urls) (o outcome,
 		jobs: s.jobs, wall: time.Since(start), rss: usage.Maxrss << 10,
 		cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
 	}
-	if err := get(ctx, at.s3+"/_times", &o.times); err != nil {
+	if o.times, err = at.Times(ctx); err != nil {
 		return o, err
 	}
-	if err := get(ctx, at.model+"/_sim/counts", &o.counts); err != nil {
+	if o.counts, err = at.Counts(ctx); err != nil {
 		return o, err
 	}
-	refused := func(c mantlesim.Counts) int64 { return c.Refused429 + c.Refused503 + c.Refused529 }
-	o.refused = refused(o.counts) - refused(before)
+	o.refused = standin.Refused(o.counts) - standin.Refused(before)
 	if len(o.times) != s.jobs {
 		return o, fmt.Errorf("%d results of %d jobs", len(o.times), s.jobs)
 	}
 	return o, nil
-}
-
-// urls are where the stand-ins are.
-type urls struct{ sqs, s3, model string }
-
-// serve starts the stand-ins in a process of their own.
-func (s scenario) serve(ctx context.Context) (at urls, stop func(), err error) {
-	arg, err := json.Marshal(s.set)
-	if err != nil {
-		return at, nil, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return at, nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, "serve", string(arg))
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return at, nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return at, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return at, nil, err
-	}
-	stop = func() { _ = stdin.Close(); _ = cmd.Wait() }
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		stop()
-		return at, nil, err
-	}
-	_, err = fmt.Sscan(line, &at.sqs, &at.s3, &at.model)
-	return at, stop, err
-}
-
-// fill makes the queues and puts the jobs in.
-func (s scenario) fill(ctx context.Context, url string) error {
-	client := sqsqueue.NewClient(aws.Config{
-		Region: "us-west-2", BaseEndpoint: &url,
-		Credentials: credentials.NewStaticCredentialsProvider("bench", "bench", ""),
-	})
-	for _, name := range []string{"jobs", "dead"} {
-		if _, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{
-			QueueName: &name, Attributes: map[string]string{"VisibilityTimeout": "120"},
-		}); err != nil {
-			return err
-		}
-	}
-	q, err := sqsqueue.Open(ctx, client, sqsqueue.Config{Queue: "jobs", Dead: "dead"})
-	if err != nil {
-		return err
-	}
-	_, err = client.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{
-		QueueUrl:   aws.String(q.URL()),
-		Attributes: map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":100}`},
-	})
-	if err != nil {
-		return err
-	}
-	prompt := strings.Repeat("the quick brown fox jumps over the lazy dog ", s.prompt/44+1)[:s.prompt]
-	g, sending := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for i := 0; i < s.jobs; i += 10 {
-		g.Go(func() error {
-			var out []sqsqueue.Outgoing
-			for n := i; n < min(i+10, s.jobs); n++ {
-				out = append(out, sqsqueue.Outgoing{Body: fmt.Appendf(nil,
-					`{"custom_id":"job-%06d","method":"POST","url":"/v1/responses","body":{"model":"xai.grok-4.3","max_output_tokens":4000,"input":%q}}`, n, prompt)})
-			}
-			return q.Send(sending, out)
-		})
-	}
-	return g.Wait()
-}
-
-func get(ctx context.Context, url string, v any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil || v == nil {
-		return err
-	}
-	return json.NewDecoder(bytes.NewReader(body)).Decode(v)
 }

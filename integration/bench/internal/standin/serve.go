@@ -1,9 +1,11 @@
-package main
+package standin
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,16 +21,10 @@ import (
 	"upwell/worker/mantle/mantlesim/capacity"
 )
 
-// settings are what the stand-ins of one scenario are told, on the command line
-// of the process that serves them, in JSON.
-type settings struct {
-	SQS, S3, Call time.Duration // time added to each request
-	Capacity      string        // of the endpoint; see capacity.ParseScript
-}
-
-// serve serves SQS, S3 and the endpoint until it is killed. It prints their URLs.
-func serve(arg string) error {
-	var set settings
+// Serve serves SQS, S3 and the endpoint, as arg, Settings in JSON, has it. It prints
+// their URLs, and returns when the standard input ends, as it does with the parent.
+func Serve(arg string) error {
+	var set Settings
 	if err := json.Unmarshal([]byte(arg), &set); err != nil {
 		return err
 	}
@@ -37,12 +33,13 @@ func serve(arg string) error {
 		return err
 	}
 	model := mantlesim.New(mantlesim.Config{Capacity: script, Latency: mantlesim.Latency{Median: set.Call}, LedgerEntries: 1000})
+	queues := sqssim.New(sqssim.Config{Latency: set.SQS})
 	urls := make([]string, 0, 3)
 	for _, h := range []struct {
 		handler http.Handler
 		hook    func(net.Conn, http.ConnState)
 	}{
-		{sqssim.New(sqssim.Config{Latency: set.SQS}), nil},
+		{withStats(queues), nil},
 		{&bucket{latency: set.S3, stored: make(map[string]time.Time), boards: make(map[string][]byte)}, nil},
 		{model, model.ConnState},
 	} {
@@ -55,19 +52,36 @@ func serve(arg string) error {
 		urls = append(urls, "http://"+l.Addr().String())
 	}
 	fmt.Println(strings.Join(urls, " "))
-	_, err = os.Stdin.Read(make([]byte, 1)) // ends with the parent
+	if _, err = os.Stdin.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+		return nil
+	}
 	return err
 }
 
+// withStats adds what SQS does not have.
+func withStats(queues *sqssim.Server) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/_stats" {
+			_ = json.NewEncoder(w).Encode(queues.Stats())
+			return
+		}
+		queues.ServeHTTP(w, r)
+	})
+}
+
+// answer is in each answer of the endpoint, and in no prompt.
+var answer = []byte(`"object":"response"`)
+
 // A bucket is the least of S3 that a worker needs, and faster than files: it
-// remembers when each result was first written, and refuses a second write. What
-// workers know together it keeps.
+// remembers when each result was first written and whether that was an answer, and
+// refuses a second write if it is asked to. What workers know together it keeps.
 type bucket struct {
 	latency time.Duration
 
 	mu     sync.Mutex
 	stored map[string]time.Time
 	boards map[string][]byte
+	count  Stored
 }
 
 func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -75,11 +89,22 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/_times":
 		_ = json.NewEncoder(w).Encode(b.times())
 		return
+	case "/_stored":
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.count.Keys = len(b.stored)
+		_ = json.NewEncoder(w).Encode(b.count)
+		return
 	case "/_forget":
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		clear(b.stored)
+		b.count = Stored{}
 		return
+	}
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client is gone
 	}
 	if b.latency > 0 {
 		t := time.NewTimer(b.latency)
@@ -95,11 +120,18 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, there := b.stored[r.URL.Path]
 	switch {
 	case strings.Contains(r.URL.Path, "/state/"):
-		b.board(w, r)
+		b.board(w, r, data)
 	case r.Method == http.MethodPut && there && r.Header.Get("If-None-Match") == "*":
 		w.WriteHeader(http.StatusPreconditionFailed)
 	case r.Method == http.MethodPut:
-		b.stored[r.URL.Path] = time.Now()
+		if there {
+			b.count.Doubled++
+		} else {
+			b.stored[r.URL.Path] = time.Now()
+			if !bytes.Contains(data, answer) {
+				b.count.Wrong++
+			}
+		}
 		w.Header().Set("ETag", `"0"`)
 	case r.Method == http.MethodHead && strings.Count(r.URL.Path, "/") > 1 && !there:
 		w.WriteHeader(http.StatusNotFound)
@@ -107,7 +139,7 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // board serves an object that workers read and replace. b.mu must be held.
-func (b *bucket) board(w http.ResponseWriter, r *http.Request) {
+func (b *bucket) board(w http.ResponseWriter, r *http.Request, data []byte) {
 	old, there := b.boards[r.URL.Path]
 	etag := func(data []byte) string { return fmt.Sprintf("%q", fmt.Sprintf("%x", md5.Sum(data))) }
 	match := r.Header.Get("If-Match")
@@ -122,11 +154,6 @@ func (b *bucket) board(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusPreconditionFailed)
 		_, _ = io.WriteString(w, "<Error><Code>PreconditionFailed</Code></Error>")
 	default:
-		data, err := io.ReadAll(r.Body)
-		if err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			return
-		}
 		b.boards[r.URL.Path] = data
 		w.Header().Set("ETag", etag(data))
 	}
