@@ -19,6 +19,7 @@ var wildcards = map[string]string{
 	"WorkerPolicy.Calls":     "Regions are a list, which no function makes ARNs of: the condition has them",
 	"WorkerPolicy.Keys":      "the action knows no resource",
 	"TaskRole.ProtectItself": "a task's id is made when it starts: the condition has the cluster",
+	"SchedulerRole.Tags":     "as is that of the one that the schedule starts",
 	"ExecutionRole.Logs":     "a log stream's name ends in the task's id",
 	"ExecutionRole.Registry": "the action knows no resource",
 }
@@ -261,8 +262,9 @@ func TestLeastPrivilege(t *testing.T) {
 		{"plain", call("bedrock-mantle:Model", "openai.gpt-5.5"), false},
 		{"plain", call("bedrock-mantle:Model", ""), false},
 		{"plain", call("aws:RequestedRegion", "us-east-1"), false},
-		{"everything", call("aws:RequestedRegion", "us-east-1", "bedrock-mantle:Model", "openai.gpt-oss-120b"), true},
-		{"everything", call("bedrock-mantle:ServiceTier", "default"), false},
+		{"two Regions, two models", call("aws:RequestedRegion", "us-east-1", "bedrock-mantle:Model", "openai.gpt-oss-120b"), true},
+		{"two Regions, two models", call("bedrock-mantle:ServiceTier", "default"), false},
+		{"everything", call(), false}, // it has a key, whose user calls
 		{"plain", request{"bedrock-mantle:CreateInference", strings.Replace(project, "default", "proj_1", 1), call().context}, false},
 		{"plain", request{"bedrock-mantle:CreateInference", strings.Replace(project, "1111", "9999", 1), call().context}, false},
 		{"plain", key, false},

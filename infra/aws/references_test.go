@@ -169,7 +169,11 @@ func TestRules(t *testing.T) {
 	}{
 		{values{"InboxPrefix": "in"}, "InboxNeedsTemplate"},
 		{values{"Auth": "key"}, "KeyNeedsSecret"},
-		{values{"KeySecret": "arn:aws:secretsmanager:us-west-2:111122223333:secret:a-b"}, "SecretNeedsKey"},
+		{values{"KeySecret": "arn:aws:secretsmanager:us-west-2:111122223333:secret:a-Ab1Cd2"}, "SecretNeedsKey"},
+		{values{"VpcEndpoints": "true"}, "EndpointsNeedRouteTables"},
+		{values{"VpcEndpoints": "true", "RouteTableIds": ","}, "EndpointsNeedRouteTables"},
+		{values{"KeySecret": "arn:aws:secretsmanager:us-west-2:111122223333:secret:bedrock", "Auth": "key"}, "does not match"},
+		{values{"ScheduleRun": `a"]}]}`}, "does not match"},
 		{values{"Prefix": "/team/"}, "does not match"},
 		{values{"KeySecret": "ABSKsecret", "Auth": "key"}, "does not match"},
 	} {

@@ -258,4 +258,18 @@ func TestImage(t *testing.T) {
 	if c["ReadonlyRootFilesystem"] != true || !cmp.Equal(dig(c, "LinuxParameters", "Capabilities", "Drop"), []node{"ALL"}) {
 		t.Error("the container may write to its image, or has capabilities")
 	}
+
+	// But /tmp it may write to, which has to be a volume of the image for its mode, 1777.
+	deployed := deploy(t, read(t), "plain")
+	if diff := cmp.Diff([]node{object{"Name": "tmp"}}, properties(deployed, "TaskDefinition")["Volumes"]); diff != "" {
+		t.Errorf("the task's volumes differ (-want +got):\n%s", diff)
+	}
+	want := []node{object{"SourceVolume": "tmp", "ContainerPath": "/tmp", "ReadOnly": false}}
+	if diff := cmp.Diff(want, container(deployed)["MountPoints"]); diff != "" {
+		t.Errorf("the container's mounts differ (-want +got):\n%s", diff)
+	}
+	made, volume := strings.Index(string(text), "mkdir -m 1777 /out/tmp\n"), strings.Index(string(text), "\nVOLUME [\"/tmp\"]\n")
+	if made < 0 || volume < made {
+		t.Error("Dockerfile has no volume /tmp of mode 1777")
+	}
 }

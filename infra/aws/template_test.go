@@ -372,6 +372,9 @@ func (r *resolver) truth(v node) bool {
 	case "Fn::Equals":
 		a := arg.([]node)
 		return fmt.Sprint(r.value(a[0])) == fmt.Sprint(r.value(a[1]))
+	case "Fn::EachMemberEquals": // rules alone have it
+		a := arg.([]node)
+		return !slices.ContainsFunc(r.value(a[0]).([]node), func(v node) bool { return v != r.value(a[1]) })
 	case "Fn::And":
 		return !slices.ContainsFunc(arg.([]node), func(v node) bool { return !r.truth(v) })
 	case "Fn::Or":
@@ -392,12 +395,16 @@ var scenarios = map[string]values{
 	"everything": {
 		"Architecture": "ARM64", "AssignPublicIp": "ENABLED", "VpcEndpoints": "true", "RouteTableIds": "rtb-1,rtb-2",
 		"Models": "xai.grok-4.3,openai.gpt-oss-120b", "Tiers": "flex", "Regions": "us-west-2,us-east-1", "Auth": "key",
-		"KeySecret": "arn:aws:secretsmanager:us-west-2:111122223333:secret:bedrock-Ab1", "MaxOutputTokens": "4000",
+		"KeySecret": "arn:aws:secretsmanager:us-west-2:111122223333:secret:bedrock-Ab1Cd2", "MaxOutputTokens": "4000",
 		"MaxTasks": "16", "JobsPerTask": "250", "IdleMinutes": "5", "Spot": "true", "Cpu": "1024", "Memory": "2048", "Slots": "500", "MaxHeldMiB": "256",
 		"ConfigFile": "/etc/upwell.json", "LogLevel": "debug", "Prefix": "team/a", "ExpireTablesAfterDays": "90", "LogDays": "7",
 		"InboxPrefix": "in/contracts", "Template": "/templates/review.md",
 		"AlarmEmail": "ops@example.org", "AlarmTopic": "arn:aws:sns:us-west-2:111122223333:ops", "OldestMessageSeconds": "3600",
 		"Schedule": "cron(0 2 * * ? *)", "ScheduleTimezone": "Europe/Berlin", "ScheduleRun": "tickets",
+	},
+	"two Regions, two models": {
+		"Models": "xai.grok-4.3,openai.gpt-oss-120b", "Tiers": "flex", "Regions": "us-west-2,us-east-1",
+		"VpcEndpoints": "true", "RouteTableIds": "rtb-1",
 	},
 	"short-term keys, another registry": {"Auth": "short-term", "Repository": "", "Image": "registry.example.org/upwell:1"},
 }

@@ -161,6 +161,12 @@ func TestPods(t *testing.T) {
 		if diff := cmp.Diff(want, dig(c, "securityContext")); diff != "" {
 			t.Errorf("%s: the container's security context differs (-want +got):\n%s", w.file, diff)
 		}
+		if diff := cmp.Diff([]any{object{"name": "tmp", "emptyDir": object{}}}, dig(spec, "volumes")); diff != "" {
+			t.Errorf("%s: volumes differ (-want +got):\n%s", w.file, diff)
+		}
+		if diff := cmp.Diff([]any{object{"name": "tmp", "mountPath": "/tmp"}}, dig(c, "volumeMounts")); diff != "" {
+			t.Errorf("%s: mounts differ, and the root is read-only (-want +got):\n%s", w.file, diff)
+		}
 		if dig(spec, "serviceAccountName") != "upwell" || dig(spec, "automountServiceAccountToken") != false {
 			t.Errorf("%s: service account %v, token mounted: %v", w.file, dig(spec, "serviceAccountName"), dig(spec, "automountServiceAccountToken"))
 		}
@@ -240,6 +246,18 @@ func TestScaling(t *testing.T) {
 	grace := dig(all["Deployment"], "spec", "template", "spec", "terminationGracePeriodSeconds")
 	if dig(down, "value") != 1 || dig(down, "periodSeconds").(int) < grace.(int) {
 		t.Errorf("pods go by %v, and take %v s to go", down, grace)
+	}
+}
+
+// TestJobsAreLeftToWork has neither KEDA nor an autoscaler of nodes stop a Job.
+func TestJobsAreLeftToWork(t *testing.T) {
+	job := read(t, "scaledjob.yaml")["ScaledJob"]
+	if diff := cmp.Diff(object{"strategy": "gradual"}, dig(job, "spec", "rollout")); diff != "" {
+		t.Errorf("rollout differs (-want +got):\n%s", diff)
+	}
+	want := object{"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+	if diff := cmp.Diff(want, dig(job, "spec", "jobTargetRef", "template", "metadata", "annotations")); diff != "" {
+		t.Errorf("annotations differ (-want +got):\n%s", diff)
 	}
 }
 
