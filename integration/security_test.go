@@ -170,11 +170,12 @@ func (c corpus) messages(t *testing.T, s *stack, name string) (n int) {
 			return n
 		}
 		for _, m := range got.Messages {
-			text := *m.Body
+			var text strings.Builder
+			text.WriteString(*m.Body)
 			for k, v := range m.MessageAttributes {
-				text += fmt.Sprintf("\n%s=%s%s", k, *v.StringValue, v.BinaryValue)
+				text.WriteString(fmt.Sprintf("\n%s=%s%s", k, *v.StringValue, v.BinaryValue))
 			}
-			c["message "+*m.MessageId] = text + fmt.Sprint(m.Attributes)
+			c["message "+*m.MessageId] = text.String() + fmt.Sprint(m.Attributes)
 			n++
 		}
 	}
