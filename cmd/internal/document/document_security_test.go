@@ -209,6 +209,9 @@ func TestBombs(t *testing.T) {
 		read(t, name)
 		return
 	}
+	if testing.Short() {
+		t.Skip("measures memory, of which the race detector takes as much again")
+	}
 	for name, b := range bombs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
