@@ -61,7 +61,8 @@ var imports = map[string][]string{
 	"cmd/":               {anything}, // wires everything together
 	"integration/bench/": {anything},
 
-	"integration/conformance": nil,
+	"integration/conformance":  nil,
+	"infra/internal/infratest": nil, // for the tests of what lies beside it
 }
 
 // top is what the top level of the repository holds, beside files whose name

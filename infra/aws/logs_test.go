@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"upwell/infra/internal/infratest"
 )
 
 // A term is a part of a metric filter's pattern: $.key = "value", or !=.
@@ -51,9 +53,9 @@ func patterns(t *testing.T, deployed object) map[string]string {
 		p := properties(deployed, name)
 		switch r.(object)["Type"] {
 		case "AWS::Logs::MetricFilter":
-			m := dig(p, "MetricTransformations", 0)
-			list[dig(m, "MetricName").(string)] = p["FilterPattern"].(string)
-			if dig(m, "MetricNamespace") != "upwell/upwell" || dig(m, "MetricValue") != "1" || p["LogGroupName"] != named("LogGroup") {
+			m := infratest.Dig(p, "MetricTransformations", 0)
+			list[infratest.Dig(m, "MetricName").(string)] = p["FilterPattern"].(string)
+			if infratest.Dig(m, "MetricNamespace") != "upwell/upwell" || infratest.Dig(m, "MetricValue") != "1" || p["LogGroupName"] != named("LogGroup") {
 				t.Errorf("%s: %v of %v", name, m, p["LogGroupName"])
 			}
 		case "AWS::CloudWatch::Alarm":
@@ -73,12 +75,8 @@ func patterns(t *testing.T, deployed object) map[string]string {
 // A backend is SQS, S3 and the endpoint on loopback.
 func backend(t *testing.T) (env []string) {
 	t.Helper()
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), path, "local", "--dir", dir, "--sqs", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--mantle", "127.0.0.1:0",
+	cmd := exec.CommandContext(t.Context(), infratest.Program(t), "local", "--dir", dir, "--sqs", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--mantle", "127.0.0.1:0",
 		"--latency", "10ms", "--accept-key", "good")
 	cmd.Env = []string{"HOME=" + dir}
 	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(os.Interrupt) }, 10*time.Second
@@ -106,12 +104,8 @@ func backend(t *testing.T) (env []string) {
 // overhear runs a worker as the template does until it logs msg, and returns that line.
 func overhear(t *testing.T, env []string, msg string) string {
 	t.Helper()
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	cmd := exec.CommandContext(ctx, path, "worker")
+	cmd := exec.CommandContext(ctx, infratest.Program(t), "worker")
 	cmd.Env = env
 	errs, err := cmd.StderrPipe()
 	if err != nil {
@@ -143,7 +137,7 @@ func TestLogPatterns(t *testing.T) {
 	if err := os.WriteFile(job, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, env, "submit", job, "--run", "poor", "--budget", "0.000001usd")
+	infratest.Run(t, env, "submit", job, "--run", "poor", "--budget", "0.000001usd")
 	logged := map[string]string{
 		"RunParked":    overhear(t, append(env, "OPENAI_API_KEY=good"), "run parked"),
 		"OtherErrors":  `{"level":"ERROR","msg":"answer not stored, and it was paid for"}`,
@@ -151,7 +145,7 @@ func TestLogPatterns(t *testing.T) {
 		"no JSON":      `level=ERROR msg="run parked"`,
 		"IntakePaused": "",
 	}
-	run(t, env, "submit", job, "--run", "rich")
+	infratest.Run(t, env, "submit", job, "--run", "rich")
 	logged["IntakePaused"] = overhear(t, append(env, "OPENAI_API_KEY=bad"), "intake paused")
 
 	list := patterns(t, deployed)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"upwell/infra/internal/infratest"
 )
 
 // wildcards are the statements whose resource has a wildcard, and why it must.
@@ -28,10 +30,10 @@ var wildcards = map[string]string{
 func statements(p object) (list []object) {
 	docs := []node{p["PolicyDocument"]}
 	for _, inner := range many(p["Policies"]) {
-		docs = append(docs, dig(inner, "PolicyDocument"))
+		docs = append(docs, infratest.Dig(inner, "PolicyDocument"))
 	}
 	for _, d := range docs {
-		for _, s := range many(dig(d, "Statement")) {
+		for _, s := range many(infratest.Dig(d, "Statement")) {
 			list = append(list, s.(object))
 		}
 	}
@@ -173,7 +175,7 @@ func TestTLSOnly(t *testing.T) {
 		for _, s := range statements(p) {
 			switch {
 			case s["Effect"] == "Allow":
-				if s["Sid"] != "BucketTellsOfObjects" || dig(s, "Principal", "Service") != "s3.amazonaws.com" {
+				if s["Sid"] != "BucketTellsOfObjects" || infratest.Dig(s, "Principal", "Service") != "s3.amazonaws.com" {
 					t.Errorf("%s allows %v", policy, s)
 				}
 			case cmp.Equal(texts(s["Resource"]), want) && s["Principal"] == "*" && strings.HasSuffix(fmt.Sprint(s["Action"]), ":*") &&

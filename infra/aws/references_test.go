@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"upwell/infra/internal/infratest"
 )
 
 // mentions lists what a template refers to: parameters and resources, and conditions.
@@ -188,7 +190,7 @@ func TestRules(t *testing.T) {
 func TestForm(t *testing.T) {
 	tmpl := read(t)
 	var grouped []string
-	for _, g := range dig(tmpl.tree, "Metadata", "AWS::CloudFormation::Interface", "ParameterGroups").([]node) {
+	for _, g := range infratest.Dig(tmpl.tree, "Metadata", "AWS::CloudFormation::Interface", "ParameterGroups").([]node) {
 		for _, name := range g.(object)["Parameters"].([]node) {
 			grouped = append(grouped, name.(string))
 		}

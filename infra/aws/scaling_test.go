@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"upwell/infra/internal/infratest"
 )
 
 // step is one of a scaling policy's, from the alarm's threshold.
 func step(p object, above int) (capacity int, hits int) {
-	for _, s := range many(dig(p, "StepScalingPolicyConfiguration", "StepAdjustments")) {
+	for _, s := range many(infratest.Dig(p, "StepScalingPolicyConfiguration", "StepAdjustments")) {
 		s := s.(object)
 		low, bounded := s["MetricIntervalLowerBound"].(int)
 		high, ends := s["MetricIntervalUpperBound"].(int)
@@ -26,21 +28,21 @@ func TestScaling(t *testing.T) {
 	wanted, idle := properties(deployed, "Wanted"), properties(deployed, "Idle")
 	for metric, alarm := range map[string]object{"wanted": wanted, "left": idle} {
 		m := many(alarm["Metrics"])
-		expression := dig(m[0], "Expression").(string)
+		expression := infratest.Dig(m[0], "Expression").(string)
 		for i, name := range map[int]string{1: "Visible", 2: "NotVisible", 3: "Delayed"} {
-			id := dig(m[i], "Id").(string)
-			if !strings.Contains(expression, id) || dig(m[i], "MetricStat", "Metric", "MetricName") != "ApproximateNumberOfMessages"+name ||
-				dig(m[i], "MetricStat", "Metric", "Dimensions", 0, "Value") != named("Queue") || dig(m[i], "ReturnData") != false {
+			id := infratest.Dig(m[i], "Id").(string)
+			if !strings.Contains(expression, id) || infratest.Dig(m[i], "MetricStat", "Metric", "MetricName") != "ApproximateNumberOfMessages"+name ||
+				infratest.Dig(m[i], "MetricStat", "Metric", "Dimensions", 0, "Value") != named("Queue") || infratest.Dig(m[i], "ReturnData") != false {
 				t.Errorf("%s is %q of %v", metric, expression, m[i])
 			}
 		}
 	}
-	if got := dig(wanted, "Metrics", 0, "Expression"); got != "CEIL((visible + hidden + delayed) / 250)" {
+	if got := infratest.Dig(wanted, "Metrics", 0, "Expression"); got != "CEIL((visible + hidden + delayed) / 250)" {
 		t.Errorf("workers wanted: %v", got)
 	}
 	out, in := properties(deployed, "ScaleOut"), properties(deployed, "ScaleIn")
 	for _, p := range []object{out, in} {
-		if dig(p, "StepScalingPolicyConfiguration", "AdjustmentType") != "ExactCapacity" {
+		if infratest.Dig(p, "StepScalingPolicyConfiguration", "AdjustmentType") != "ExactCapacity" {
 			t.Error("steps are not capacities")
 		}
 	}

@@ -1,16 +1,15 @@
 package aws_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/awslabs/goformation/v7"
+
+	"upwell/infra/internal/infratest"
 )
 
 // newer are properties that goformation's schema, of April 2024, does not know yet,
@@ -82,37 +81,12 @@ func TestSchemaNotices(t *testing.T) {
 	}
 }
 
-// specification is the variable that names the folder in which the packages of
-// infra/tools/iac are installed:
-//
-//	cp infra/tools/iac/package*.json DIR && npm ci --ignore-scripts --prefix DIR
-const specification = "UPWELL_IAC_SPECIFICATION"
-
-// compare returns what is wrong with a deployed template, by AWS's own definitions.
-func compare(t *testing.T, deployed object, attributes [][2]string) []string {
-	t.Helper()
-	in, err := json.Marshal(object{"template": deployed, "attributes": attributes})
-	if err != nil {
-		t.Fatal(err)
-	}
-	script, err := filepath.Abs("../tools/iac/check.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "node", script)
-	cmd.Dir, cmd.Stdin = os.Getenv(specification), bytes.NewReader(in)
-	cmd.Stderr = t.Output()
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("node: %v", err)
-	}
-	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' })
-}
-
 // TestSpecification holds resources, attributes and policies to AWS's own definitions.
 func TestSpecification(t *testing.T) {
-	if os.Getenv(specification) == "" {
-		t.Skipf("%s is not set: install the packages of infra/tools/iac with npm, and say where", specification)
+	complaints := infratest.Specification(t, os.Getenv(infratest.Installed))
+	compare := func(deployed object, attributes [][2]string) []string {
+		out := complaints(object{"template": deployed, "attributes": attributes})
+		return strings.FieldsFunc(out, func(r rune) bool { return r == '\n' })
 	}
 	tmpl := read(t)
 	var attributes [][2]string
@@ -120,7 +94,7 @@ func TestSpecification(t *testing.T) {
 		attributes = append(attributes, a)
 	}
 	for name := range scenarios {
-		for _, complaint := range compare(t, deploy(t, tmpl, name), attributes) {
+		for _, complaint := range compare(deploy(t, tmpl, name), attributes) {
 			t.Errorf("%s: %s", name, complaint)
 		}
 	}
@@ -132,13 +106,13 @@ func TestSpecification(t *testing.T) {
 	properties(deployed, "Bucket")["PublicAccessBlockConfiguration"].(object)["BlockPublicAcls"] = "yes"
 	delete(properties(deployed, "ScalableTarget"), "MaxCapacity")
 	statement := func(i int) object {
-		return dig(properties(deployed, "WorkerPolicy"), "PolicyDocument", "Statement", i).(object)
+		return infratest.Dig(properties(deployed, "WorkerPolicy"), "PolicyDocument", "Statement", i).(object)
 	}
 	statement(0)["Action"] = []node{"sqs:TakeMessage"}
 	statement(1)["Resource"] = "arn:aws:s3:::bucket"
 	statement(3)["Resource"] = "*"
 	statement(4)["Condition"].(object)["StringEquals"].(object)["bedrock-mantle:Modell"] = "x"
-	got := compare(t, deployed, [][2]string{{"AWS::SQS::Queue", "ARN"}})
+	got := compare(deployed, [][2]string{{"AWS::SQS::Queue", "ARN"}})
 	slices.Sort(got)
 	want := []string{
 		`AWS::SQS::Queue: no attribute ARN`,

@@ -1,67 +1,28 @@
 package aws_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"upwell/infra/internal/infratest"
 )
 
-// program builds the program, once for all tests.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "upwell-aws-*")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "upwell")
-	out, err := exec.Command("go", "build", "-o", path, "upwell/cmd/upwell").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
-
-// run runs the program in an environment that has nothing but env.
-func run(t *testing.T, env []string, args ...string) string {
-	t.Helper()
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env, cmd.Dir = append([]string{"HOME=" + t.TempDir()}, env...), t.TempDir()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("upwell %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
+func TestMain(m *testing.M) { infratest.Main(m) }
 
 // container returns the worker's, of a deployed template.
 func container(deployed object) object {
-	return dig(properties(deployed, "TaskDefinition"), "ContainerDefinitions", 0).(object)
+	return infratest.Dig(properties(deployed, "TaskDefinition"), "ContainerDefinitions", 0).(object)
 }
 
 // environment returns that of the worker, secrets included.
@@ -74,13 +35,6 @@ func environment(deployed object) map[string]string {
 		env[e.(object)["Name"].(string)] = "a secret"
 	}
 	return env
-}
-
-func pairs(env map[string]string) (list []string) {
-	for _, k := range slices.Sorted(maps.Keys(env)) {
-		list = append(list, k+"="+env[k])
-	}
-	return list
 }
 
 // withFiles has the scenario's files be there.
@@ -129,7 +83,7 @@ func TestSettings(t *testing.T) {
 		deployed := withFiles(t, scenario)
 		var got, want settings
 		args := append(texts(container(deployed)["Command"]), "--print-config")
-		if err := json.Unmarshal([]byte(run(t, pairs(environment(deployed)), args...)), &got); err != nil {
+		if err := json.Unmarshal([]byte(infratest.Run(t, infratest.Pairs(environment(deployed)), args...)), &got); err != nil {
 			t.Fatal(err)
 		}
 		want = settings{Queue: queue, Bucket: named("Bucket"), Drain: "1m25s", ExitWhenEmpty: "0s", HTTP: "127.0.0.1:9464", Fleet: true}
@@ -158,7 +112,7 @@ var others = map[string]string{
 // unread lists the variables that the program does not read.
 func unread(t *testing.T, env map[string]string) (list []string) {
 	t.Helper()
-	known := regexp.MustCompile(`\$(\w+)`).FindAllString(run(t, nil, "worker", "--help"), -1)
+	known := regexp.MustCompile(`\$(\w+)`).FindAllString(infratest.Run(t, nil, "worker", "--help"), -1)
 	for name := range env {
 		if others[name] == "" && !slices.Contains(known, "$"+name) {
 			list = append(list, name)
@@ -189,7 +143,7 @@ func TestNightly(t *testing.T) {
 			Command []string `json:"command"`
 		} `json:"containerOverrides"`
 	}
-	text := dig(properties(deployed, "Nightly"), "Target", "Input").(string)
+	text := infratest.Dig(properties(deployed, "Nightly"), "Target", "Input").(string)
 	if err := json.Unmarshal([]byte(text), &in); err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
@@ -198,7 +152,7 @@ func TestNightly(t *testing.T) {
 	}
 	var got settings
 	args := append(in.ContainerOverrides[0].Command, "--print-config")
-	if err := json.Unmarshal([]byte(run(t, pairs(environment(deployed)), args...)), &got); err != nil {
+	if err := json.Unmarshal([]byte(infratest.Run(t, infratest.Pairs(environment(deployed)), args...)), &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.Run != "tickets" || got.ExitWhenEmpty != "1m0s" || got.Queue == "" {
@@ -249,13 +203,13 @@ func TestImage(t *testing.T) {
 	for _, want := range []string{
 		"\nUSER " + c["User"].(string) + "\n",
 		"\nENTRYPOINT [\"/upwell\"]\n",
-		` CMD ["` + strings.Join(texts(dig(c, "HealthCheck", "Command"))[1:], `", "`) + "\"]\n",
+		` CMD ["` + strings.Join(texts(infratest.Dig(c, "HealthCheck", "Command"))[1:], `", "`) + "\"]\n",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("Dockerfile has no %q", want)
 		}
 	}
-	if c["ReadonlyRootFilesystem"] != true || !cmp.Equal(dig(c, "LinuxParameters", "Capabilities", "Drop"), []node{"ALL"}) {
+	if c["ReadonlyRootFilesystem"] != true || !cmp.Equal(infratest.Dig(c, "LinuxParameters", "Capabilities", "Drop"), []node{"ALL"}) {
 		t.Error("the container may write to its image, or has capabilities")
 	}
 

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"upwell/infra/internal/infratest"
 )
 
 // TestQueues holds the queues to what the worker wants of them.
@@ -37,33 +39,33 @@ func TestBucket(t *testing.T) {
 		deployed := deploy(t, tmpl, scenario)
 		b := properties(deployed, "Bucket")
 		for _, k := range []string{"BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"} {
-			if dig(b, "PublicAccessBlockConfiguration", k) != true {
+			if infratest.Dig(b, "PublicAccessBlockConfiguration", k) != true {
 				t.Errorf("%s: no %s", scenario, k)
 			}
 		}
-		if dig(b, "OwnershipControls", "Rules", 0, "ObjectOwnership") != "BucketOwnerEnforced" {
+		if infratest.Dig(b, "OwnershipControls", "Rules", 0, "ObjectOwnership") != "BucketOwnerEnforced" {
 			t.Errorf("%s: ownership is not enforced", scenario)
 		}
-		if dig(b, "BucketEncryption", "ServerSideEncryptionConfiguration", 0, "ServerSideEncryptionByDefault", "SSEAlgorithm") != "AES256" {
+		if infratest.Dig(b, "BucketEncryption", "ServerSideEncryptionConfiguration", 0, "ServerSideEncryptionByDefault", "SSEAlgorithm") != "AES256" {
 			t.Errorf("%s: no encryption", scenario)
 		}
-		list := many(dig(b, "LifecycleConfiguration", "Rules"))
+		list := many(infratest.Dig(b, "LifecycleConfiguration", "Rules"))
 		if len(list) != rules {
 			t.Errorf("%s: %d lifecycle rules, want %d", scenario, len(list), rules)
 		}
 		for _, r := range list { // none of them touches results
-			if dig(r, "ExpirationInDays") != nil && dig(r, "Prefix") != "tables/" {
-				t.Errorf("%s: expires %v", scenario, dig(r, "Prefix"))
+			if infratest.Dig(r, "ExpirationInDays") != nil && infratest.Dig(r, "Prefix") != "tables/" {
+				t.Errorf("%s: expires %v", scenario, infratest.Dig(r, "Prefix"))
 			}
 		}
 		for _, k := range []string{"DeletionPolicy", "UpdateReplacePolicy"} {
-			if dig(deployed, "Resources", "Bucket", k) != "Retain" {
-				t.Errorf("%s: %s is %v, want Retain", scenario, k, dig(deployed, "Resources", "Bucket", k))
+			if infratest.Dig(deployed, "Resources", "Bucket", k) != "Retain" {
+				t.Errorf("%s: %s is %v, want Retain", scenario, k, infratest.Dig(deployed, "Resources", "Bucket", k))
 			}
 		}
 	}
-	inbox := dig(properties(deploy(t, tmpl, "everything"), "Bucket"), "NotificationConfiguration", "QueueConfigurations", 0)
-	if got := dig(inbox, "Filter", "S3Key", "Rules", 0, "Value"); got != "in/contracts/" {
+	inbox := infratest.Dig(properties(deploy(t, tmpl, "everything"), "Bucket"), "NotificationConfiguration", "QueueConfigurations", 0)
+	if got := infratest.Dig(inbox, "Filter", "S3Key", "Rules", 0, "Value"); got != "in/contracts/" {
 		t.Errorf("the queue is told of %v, want what is in in/contracts/", got)
 	}
 }

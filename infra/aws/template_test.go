@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"upwell/infra/internal/infratest"
 )
 
 // A node is a part of a template as CloudFormation's JSON form has it: functions are
@@ -421,26 +423,8 @@ func deploy(t *testing.T, tmpl *template, name string) object {
 	return out
 }
 
-// dig returns what is at a path of keys and indices, or nil.
-func dig(v node, path ...any) node {
-	for _, p := range path {
-		switch p := p.(type) {
-		case string:
-			m, _ := v.(object)
-			v = m[p]
-		case int:
-			list, _ := v.([]node)
-			if p >= len(list) {
-				return nil
-			}
-			v = list[p]
-		}
-	}
-	return v
-}
-
 // properties returns those of a resource.
 func properties(deployed object, resource string) object {
-	m, _ := dig(deployed, "Resources", resource, "Properties").(object)
+	m, _ := infratest.Dig(deployed, "Resources", resource, "Properties").(object)
 	return m
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"upwell/infra/internal/infratest"
 )
 
 // by is a condition that holds for requests on behalf of the account.
@@ -27,7 +29,7 @@ func TestTrust(t *testing.T) {
 	deployed, got := deploy(t, read(t), "everything"), make(map[string]node)
 	for name, r := range deployed["Resources"].(object) {
 		if r.(object)["Type"] == "AWS::IAM::Role" {
-			got[name] = dig(properties(deployed, name), "AssumeRolePolicyDocument", "Statement")
+			got[name] = infratest.Dig(properties(deployed, name), "AssumeRolePolicyDocument", "Statement")
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -104,7 +106,7 @@ func TestEndpointsComeFirst(t *testing.T) {
 			}
 		}
 		var got []string
-		for _, v := range dig(deployed, "Resources", "Service", "Metadata").(object) {
+		for _, v := range infratest.Dig(deployed, "Resources", "Service", "Metadata").(object) {
 			for _, id := range texts(v) {
 				if id != "none" {
 					got = append(got, id)

@@ -4,14 +4,11 @@ package kubernetes_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"upwell/infra/internal/infratest"
 )
 
 type object = map[string]any
@@ -45,24 +44,6 @@ func read(t *testing.T, file string) map[string]object {
 	}
 }
 
-// dig returns what is at a path of keys and indices, or nil.
-func dig(v any, path ...any) any {
-	for _, p := range path {
-		switch p := p.(type) {
-		case string:
-			m, _ := v.(object)
-			v = m[p]
-		case int:
-			list, _ := v.([]any)
-			if p >= len(list) {
-				return nil
-			}
-			v = list[p]
-		}
-	}
-	return v
-}
-
 // A workload is what makes pods, and what scales it.
 type workload struct {
 	file         string
@@ -80,35 +61,16 @@ func workloads(t *testing.T) []workload {
 		config[k] = v.(string)
 	}
 	return []workload{
-		{"upwell.yaml", dig(main["Deployment"], "spec", "template").(object), main["ScaledObject"], config, "0s", true},
-		{"scaledjob.yaml", dig(job["ScaledJob"], "spec", "jobTargetRef", "template").(object), job["ScaledJob"], config, "1m0s", false},
+		{"upwell.yaml", infratest.Dig(main["Deployment"], "spec", "template").(object), main["ScaledObject"], config, "0s", true},
+		{"scaledjob.yaml", infratest.Dig(job["ScaledJob"], "spec", "jobTargetRef", "template").(object), job["ScaledJob"], config, "1m0s", false},
 	}
 }
 
-// run runs the program in an environment that has nothing but env.
-func run(t *testing.T, program string, env map[string]string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = []string{"HOME=" + t.TempDir()}
-	for k, v := range env {
-		cmd.Env = append(cmd.Env, k+"="+v)
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("upwell %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
+func TestMain(m *testing.M) { infratest.Main(m) }
 
 // TestSettings has the program say what it makes of what pods get.
 func TestSettings(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "upwell")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "upwell/cmd/upwell").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	known := regexp.MustCompile(`\$(\w+)`).FindAllString(run(t, program, nil, "worker", "--help"), -1)
+	known := regexp.MustCompile(`\$(\w+)`).FindAllString(infratest.Run(t, nil, "worker", "--help"), -1)
 	type settings struct {
 		Queue, Bucket, Drain, ExitWhenEmpty, HTTP string
 		Fleet                                     bool
@@ -121,16 +83,16 @@ func TestSettings(t *testing.T) {
 				t.Errorf("the program does not read %s", name)
 			}
 		}
-		c := dig(w.pod, "spec", "containers", 0)
-		if dig(c, "envFrom", 0, "configMapRef", "name") != "upwell" {
+		c := infratest.Dig(w.pod, "spec", "containers", 0)
+		if infratest.Dig(c, "envFrom", 0, "configMapRef", "name") != "upwell" {
 			t.Errorf("%s: the container does not get the ConfigMap", w.file)
 		}
 		var args []string
-		for _, a := range dig(c, "args").([]any) {
+		for _, a := range infratest.Dig(c, "args").([]any) {
 			args = append(args, a.(string))
 		}
 		var got settings
-		if err := json.Unmarshal([]byte(run(t, program, w.config, append(args, "--print-config")...)), &got); err != nil {
+		if err := json.Unmarshal([]byte(infratest.Run(t, infratest.Pairs(w.config), append(args, "--print-config")...)), &got); err != nil {
 			t.Fatal(err)
 		}
 		want := settings{Queue: w.config["UPWELL_QUEUE"], Bucket: w.config["UPWELL_BUCKET"], Drain: "1m25s", ExitWhenEmpty: w.wantExit, HTTP: "0.0.0.0:9464", Fleet: true}
@@ -145,32 +107,32 @@ func TestSettings(t *testing.T) {
 // TestPods looks at what pods may do, and at how they are told to stop.
 func TestPods(t *testing.T) {
 	for _, w := range workloads(t) {
-		spec, c := dig(w.pod, "spec"), dig(w.pod, "spec", "containers", 0)
+		spec, c := infratest.Dig(w.pod, "spec"), infratest.Dig(w.pod, "spec", "containers", 0)
 		drain, err := time.ParseDuration(w.config["UPWELL_DRAIN"])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if grace, _ := dig(spec, "terminationGracePeriodSeconds").(int); grace < int(drain.Seconds())+35 {
+		if grace, _ := infratest.Dig(spec, "terminationGracePeriodSeconds").(int); grace < int(drain.Seconds())+35 {
 			t.Errorf("%s: grace period of %d s, want 35 s more than the drain of %v", w.file, grace, drain)
 		}
 		wantPod := object{"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": object{"type": "RuntimeDefault"}}
-		if diff := cmp.Diff(wantPod, dig(spec, "securityContext")); diff != "" {
+		if diff := cmp.Diff(wantPod, infratest.Dig(spec, "securityContext")); diff != "" {
 			t.Errorf("%s: the pod's security context differs (-want +got):\n%s", w.file, diff)
 		}
 		want := object{"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": object{"drop": []any{"ALL"}}}
-		if diff := cmp.Diff(want, dig(c, "securityContext")); diff != "" {
+		if diff := cmp.Diff(want, infratest.Dig(c, "securityContext")); diff != "" {
 			t.Errorf("%s: the container's security context differs (-want +got):\n%s", w.file, diff)
 		}
-		if diff := cmp.Diff([]any{object{"name": "tmp", "emptyDir": object{}}}, dig(spec, "volumes")); diff != "" {
+		if diff := cmp.Diff([]any{object{"name": "tmp", "emptyDir": object{}}}, infratest.Dig(spec, "volumes")); diff != "" {
 			t.Errorf("%s: volumes differ (-want +got):\n%s", w.file, diff)
 		}
-		if diff := cmp.Diff([]any{object{"name": "tmp", "mountPath": "/tmp"}}, dig(c, "volumeMounts")); diff != "" {
+		if diff := cmp.Diff([]any{object{"name": "tmp", "mountPath": "/tmp"}}, infratest.Dig(c, "volumeMounts")); diff != "" {
 			t.Errorf("%s: mounts differ, and the root is read-only (-want +got):\n%s", w.file, diff)
 		}
-		if dig(spec, "serviceAccountName") != "upwell" || dig(spec, "automountServiceAccountToken") != false {
-			t.Errorf("%s: service account %v, token mounted: %v", w.file, dig(spec, "serviceAccountName"), dig(spec, "automountServiceAccountToken"))
+		if infratest.Dig(spec, "serviceAccountName") != "upwell" || infratest.Dig(spec, "automountServiceAccountToken") != false {
+			t.Errorf("%s: service account %v, token mounted: %v", w.file, infratest.Dig(spec, "serviceAccountName"), infratest.Dig(spec, "automountServiceAccountToken"))
 		}
-		port := fmt.Sprint(dig(c, "ports", 0, "containerPort"))
+		port := fmt.Sprint(infratest.Dig(c, "ports", 0, "containerPort"))
 		if !strings.HasSuffix(w.config["UPWELL_HTTP"], ":"+port) || strings.HasPrefix(w.config["UPWELL_HTTP"], "127.") {
 			t.Errorf("%s: probes ask port %s, and the worker answers at %s", w.file, port, w.config["UPWELL_HTTP"])
 		}
@@ -179,12 +141,12 @@ func TestPods(t *testing.T) {
 			probes["readinessProbe"], probes["startupProbe"] = "/readyz", "/healthz"
 		}
 		for probe, path := range probes {
-			if diff := cmp.Diff(object{"path": path, "port": dig(c, "ports", 0, "name")}, dig(c, probe, "httpGet")); diff != "" {
+			if diff := cmp.Diff(object{"path": path, "port": infratest.Dig(c, "ports", 0, "name")}, infratest.Dig(c, probe, "httpGet")); diff != "" {
 				t.Errorf("%s: %s differs (-want +got):\n%s", w.file, probe, diff)
 			}
 		}
 		for _, path := range [][]any{{"requests", "cpu"}, {"requests", "memory"}, {"limits", "memory"}} {
-			if dig(c, append([]any{"resources"}, path...)...) == nil {
+			if infratest.Dig(c, append([]any{"resources"}, path...)...) == nil {
 				t.Errorf("%s: no %v", w.file, path)
 			}
 		}
@@ -207,8 +169,8 @@ var fields = map[string][]string{
 // TestScaling has what workers hold keep them.
 func TestScaling(t *testing.T) {
 	for _, w := range workloads(t) {
-		spec, trigger := dig(w.scaler, "spec"), dig(w.scaler, "spec", "triggers", 0)
-		metadata := dig(trigger, "metadata").(object)
+		spec, trigger := infratest.Dig(w.scaler, "spec"), infratest.Dig(w.scaler, "spec", "triggers", 0)
+		metadata := infratest.Dig(trigger, "metadata").(object)
 		for kind, o := range map[string]any{w.scaler["kind"].(string): spec, "trigger": trigger, "aws-sqs-queue": metadata} {
 			for k := range o.(object) {
 				if !slices.Contains(fields[kind], k) {
@@ -223,28 +185,28 @@ func TestScaling(t *testing.T) {
 		if diff := cmp.Diff(want, metadata); diff != "" {
 			t.Errorf("%s: trigger differs (-want +got):\n%s", w.file, diff)
 		}
-		if dig(trigger, "type") != "aws-sqs-queue" || dig(trigger, "authenticationRef", "name") != "upwell" {
+		if infratest.Dig(trigger, "type") != "aws-sqs-queue" || infratest.Dig(trigger, "authenticationRef", "name") != "upwell" {
 			t.Errorf("%s: trigger %v", w.file, trigger)
 		}
 	}
 	all := read(t, "upwell.yaml")
 	for kind, o := range all {
-		if dig(o, "metadata", "name") != "upwell" {
-			t.Errorf("%s is named %v", kind, dig(o, "metadata", "name"))
+		if infratest.Dig(o, "metadata", "name") != "upwell" {
+			t.Errorf("%s is named %v", kind, infratest.Dig(o, "metadata", "name"))
 		}
 	}
-	if target := dig(all["ScaledObject"], "spec", "scaleTargetRef", "name"); target != dig(all["Deployment"], "metadata", "name") {
+	if target := infratest.Dig(all["ScaledObject"], "spec", "scaleTargetRef", "name"); target != infratest.Dig(all["Deployment"], "metadata", "name") {
 		t.Errorf("what is scaled is %v", target)
 	}
-	if n := dig(all["Deployment"], "spec", "replicas"); n != nil {
+	if n := infratest.Dig(all["Deployment"], "spec", "replicas"); n != nil {
 		t.Errorf("replicas are %v: to apply it again would set them again", n)
 	}
-	if dig(all["Deployment"], "spec", "selector", "matchLabels", "app.kubernetes.io/name") != dig(all["Deployment"], "spec", "template", "metadata", "labels", "app.kubernetes.io/name") {
+	if infratest.Dig(all["Deployment"], "spec", "selector", "matchLabels", "app.kubernetes.io/name") != infratest.Dig(all["Deployment"], "spec", "template", "metadata", "labels", "app.kubernetes.io/name") {
 		t.Error("the Deployment does not select its pods")
 	}
-	down := dig(all["ScaledObject"], "spec", "advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown", "policies", 0)
-	grace := dig(all["Deployment"], "spec", "template", "spec", "terminationGracePeriodSeconds")
-	if dig(down, "value") != 1 || dig(down, "periodSeconds").(int) < grace.(int) {
+	down := infratest.Dig(all["ScaledObject"], "spec", "advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown", "policies", 0)
+	grace := infratest.Dig(all["Deployment"], "spec", "template", "spec", "terminationGracePeriodSeconds")
+	if infratest.Dig(down, "value") != 1 || infratest.Dig(down, "periodSeconds").(int) < grace.(int) {
 		t.Errorf("pods go by %v, and take %v s to go", down, grace)
 	}
 }
@@ -252,49 +214,25 @@ func TestScaling(t *testing.T) {
 // TestJobsAreLeftToWork has neither KEDA nor an autoscaler of nodes stop a Job.
 func TestJobsAreLeftToWork(t *testing.T) {
 	job := read(t, "scaledjob.yaml")["ScaledJob"]
-	if diff := cmp.Diff(object{"strategy": "gradual"}, dig(job, "spec", "rollout")); diff != "" {
+	if diff := cmp.Diff(object{"strategy": "gradual"}, infratest.Dig(job, "spec", "rollout")); diff != "" {
 		t.Errorf("rollout differs (-want +got):\n%s", diff)
 	}
 	want := object{"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
-	if diff := cmp.Diff(want, dig(job, "spec", "jobTargetRef", "template", "metadata", "annotations")); diff != "" {
+	if diff := cmp.Diff(want, infratest.Dig(job, "spec", "jobTargetRef", "template", "metadata", "annotations")); diff != "" {
 		t.Errorf("annotations differ (-want +got):\n%s", diff)
 	}
 }
 
-// specification is the variable that names the folder in which the packages of
-// infra/tools/iac are installed:
-//
-//	cp infra/tools/iac/package*.json DIR && npm ci --ignore-scripts --prefix DIR
-const specification = "UPWELL_IAC_SPECIFICATION"
-
 // TestKEDA holds KEDA's objects to the schemas of its custom resources, which say what
 // is needed and of what type, and let unknown fields pass.
 func TestKEDA(t *testing.T) {
-	if os.Getenv(specification) == "" {
-		t.Skipf("%s is not set: install the packages of infra/tools/iac with npm, and say where", specification)
-	}
+	complaints := infratest.Specification(t, os.Getenv(infratest.Installed))
+	compare := func(objects ...any) string { return complaints(object{"objects": objects}) }
 	all := read(t, "upwell.yaml")
-	compare := func(objects ...any) string {
-		in, err := json.Marshal(object{"objects": objects})
-		if err != nil {
-			t.Fatal(err)
-		}
-		script, err := filepath.Abs("../tools/iac/check.mjs")
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.CommandContext(t.Context(), "node", script)
-		cmd.Dir, cmd.Stdin, cmd.Stderr = os.Getenv(specification), bytes.NewReader(in), t.Output()
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("node: %v", err)
-		}
-		return string(out)
-	}
 	if got := compare(all["ScaledObject"], all["TriggerAuthentication"], read(t, "scaledjob.yaml")["ScaledJob"]); got != "" {
 		t.Error(got)
 	}
-	dig(all["ScaledObject"], "spec").(object)["minReplicaCount"] = "none"
+	infratest.Dig(all["ScaledObject"], "spec").(object)["minReplicaCount"] = "none"
 	if got := compare(all["ScaledObject"]); !strings.Contains(got, "minReplicaCount must be integer") {
 		t.Errorf("of a spoilt object it says %q", got)
 	}
