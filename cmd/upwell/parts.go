@@ -170,14 +170,17 @@ const (
 )
 
 // alongside runs what accompanies a worker: keeping its levels and what it learns from
-// answers, its part in budgets, and in a fleet if there is one. It returns when the worker may
-// start, and a function that ends all of it.
-func alongside(ctx context.Context, e env, results *s3sink.Sink, limits *throttle.Set, learned *estimate.Experience, money *budget.Purse, inFleet bool) (end func()) {
+// answers, its part in budgets, and in a fleet if there is one, and more. It returns when the
+// worker may start, and a function that ends all of it.
+func alongside(ctx context.Context, e env, results *s3sink.Sink, limits *throttle.Set, learned *estimate.Experience, money *budget.Purse, inFleet bool, more ...func(context.Context)) (end func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a drain is still work
 	var running sync.WaitGroup
 	running.Go(func() { fleet.Keep(ctx, results.Board(levelsBoard), limits, e.log) })
 	running.Go(func() { learned.Keep(ctx, results.Board(experienceBoard), e.log) })
 	running.Go(func() { money.Run(ctx) })
+	for _, accompany := range more {
+		running.Go(func() { accompany(ctx) })
+	}
 	if inFleet {
 		m := fleet.New(rand.Text(), results.Board(fleetBoard), limits, e.log)
 		m.Exchange(ctx, time.Now()) // or it would begin as if it were alone

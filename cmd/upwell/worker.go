@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -63,7 +62,6 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		}
 		defer unserve()
 	}
-	defer protected(ctx, e, crew)()
 	e.log.InfoContext(ctx, "worker started", "version", version(), "queue", c.Queue, "bucket", c.Bucket, "slots", c.Slots)
 	context.AfterFunc(ctx, func() {
 		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", crew.meter.Counts().InFlight) //nolint:sloglint // ctx is done
@@ -82,17 +80,6 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return c.conclude(ctx, e, crew.results, n)
 	}
 	return nil
-}
-
-// protected keeps the ECS task that this is, if it is one, from being stopped while the
-// worker holds messages, until the returned function is called.
-func protected(ctx context.Context, e env, c *crew) (end func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a drain is still work
-	var keeping sync.WaitGroup
-	keeping.Go(func() {
-		protect.Keep(ctx, protect.Config{Agent: e.getenv("ECS_AGENT_URI"), Held: c.worker.Held, Log: e.log})
-	})
-	return func() { cancel(); keeping.Wait() }
 }
 
 // conclude says how the run ended, for whoever scheduled the worker. Of a run that
@@ -181,7 +168,10 @@ func (c *workerCmd) assemble(ctx context.Context, e env) (*crew, error) {
 	if err != nil {
 		return nil, fail(exitUsage, err)
 	}
-	return &crew{w, results, meter, alongside(ctx, e, results, limits, learned, money, c.Fleet)}, nil
+	leave := alongside(ctx, e, results, limits, learned, money, c.Fleet, func(ctx context.Context) {
+		protect.Keep(ctx, protect.Config{Agent: e.getenv("ECS_AGENT_URI"), Held: w.Held, Log: e.log})
+	})
+	return &crew{w, results, meter, leave}, nil
 }
 
 // print writes the settings in force. There is no secret among them: keys come
