@@ -173,7 +173,7 @@ func (c corpus) messages(t *testing.T, s *stack, name string) (n int) {
 			var text strings.Builder
 			text.WriteString(*m.Body)
 			for k, v := range m.MessageAttributes {
-				text.WriteString(fmt.Sprintf("\n%s=%s%s", k, *v.StringValue, v.BinaryValue))
+				fmt.Fprintf(&text, "\n%s=%s%s", k, *v.StringValue, v.BinaryValue)
 			}
 			c["message "+*m.MessageId] = text.String() + fmt.Sprint(m.Attributes)
 			n++

@@ -23,17 +23,10 @@ func TestChaosDiskFull(t *testing.T) {
 		t.Fatalf("a disk that is small enough cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	w.write(t, 600)
-	env := w.env()
+	input, env := w.write(t, 600), w.env()
 	env["UPWELL_START_RATE"], env["UPWELL_MAX_RATE"], env["UPWELL_SLOTS"] = "40", "40", "32"
-	b := start(t, testcontainers.ContainerRequest{
-		Image: image(t), Env: env, Cmd: []string{"run", "/in/" + runName + ".jsonl", "-o", "/out"},
-		HostConfigModifier: func(h *container.HostConfig) {
-			strict(h)
-			h.ExtraHosts = []string{hostName + ":host-gateway"}
-			h.Binds = []string{w.input + ":/in:ro", dir + ":/out"}
-		},
-	})
+	b := launch(t, testcontainers.ContainerRequest{Env: env, Cmd: []string{"run", "/in/" + runName + ".jsonl", "-o", "/out"}},
+		func(h *container.HostConfig) { h.Binds = []string{input + ":/in:ro", dir + ":/out"} })
 	eventually(t, "it to say that the disk is full", func() bool { return strings.Contains(b.log.String(), "no space left") })
 	<-time.After(20 * time.Second)
 	billed := w.Mantle.Counts().Billed

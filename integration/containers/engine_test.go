@@ -13,7 +13,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,8 +178,8 @@ var cli = sync.OnceValues(func() (string, error) {
 	return "", fmt.Errorf("no docker command in PATH can build with BuildKit: install docker.io, or docker-buildx")
 })
 
-// docker runs the docker command, as a user would, and returns what it prints.
-func docker(t *testing.T, stdin io.Reader, args ...string) string {
+// docker runs the docker command, as a user would.
+func docker(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := cli()
 	if err != nil {
@@ -188,11 +187,7 @@ func docker(t *testing.T, stdin io.Reader, args ...string) string {
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
 	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")
-	cmd.Stdin = stdin
-	var out, log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &log
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, tail(log.String()))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, tail(string(out)))
 	}
-	return strings.TrimSpace(out.String())
 }

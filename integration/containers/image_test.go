@@ -53,7 +53,7 @@ func build(t *testing.T, arch string) string {
 		return name
 	}
 	name := imageName + ":" + arch
-	docker(t, nil, "build", "--quiet", "--platform", "linux/"+arch, "--build-arg", "GO="+compiler(t), "--build-arg", "VERSION="+imageVersion, "--tag", name, "../..")
+	docker(t, "build", "--quiet", "--platform", "linux/"+arch, "--build-arg", "GO="+compiler(t), "--build-arg", "VERSION="+imageVersion, "--tag", name, "../..")
 	built[arch] = name
 	return name
 }
@@ -66,30 +66,23 @@ func compiler(t *testing.T) string {
 		return name
 	}
 	goEnv := make(map[string]string)
-	out, err := exec.CommandContext(t.Context(), "go", "env", "-json", "GOROOT", "GOVERSION", "GOPROXY", "GOSUMDB", "GONOSUMDB").Output()
+	out, err := exec.CommandContext(t.Context(), "go", "env", "-json", "GOROOT", "GOPROXY", "GOSUMDB", "GONOSUMDB").Output()
 	if err == nil {
 		err = json.Unmarshal(out, &goEnv)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := "upwell-test-compiler:" + goEnv["GOVERSION"]
-	if docker(t, nil, "image", "ls", "--quiet", name) != "" {
-		return name
-	}
-	args := []string{"import", "--change", "ENV PATH=/usr/local/go/bin:/bin GOPATH=/go GOTOOLCHAIN=local"}
+	changes := []string{"ENV PATH=/usr/local/go/bin:/bin GOTOOLCHAIN=local"}
 	for _, v := range []string{"GOPROXY", "GOSUMDB", "GONOSUMDB"} {
-		args = append(args, "--change", fmt.Sprintf("ENV %s=%q", v, goEnv[v]))
+		changes = append(changes, fmt.Sprintf("ENV %s=%q", v, goEnv[v]))
 	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(writeCompiler(w, goEnv["GOROOT"])) }()
-	docker(t, r, append(args, "-", name)...)
-	return name
+	root := goEnv["GOROOT"]
+	return imported(t, "compiler", filepath.Join(root, "VERSION"), func(tw *tar.Writer) error { return writeCompiler(tw, root) }, changes...)
 }
 
 // writeCompiler writes the files of a machine that can compile Go.
-func writeCompiler(w io.Writer, goroot string) error {
-	tw := tar.NewWriter(w)
+func writeCompiler(tw *tar.Writer, goroot string) error {
 	for _, dir := range []string{"bin", "lib", "pkg", "src", "VERSION", "go.env"} {
 		if err := addTree(tw, filepath.Join(goroot, dir), "usr/local/go/"+dir); err != nil {
 			return err
@@ -99,18 +92,13 @@ func writeCompiler(w io.Writer, goroot string) error {
 	if err := addTree(tw, shell, "bin/sh"); err != nil {
 		return fmt.Errorf("%w: install busybox-static, or name an image with Go in UPWELL_GO_IMAGE", err)
 	}
-	for _, name := range []string{"mkdir", "true"} {
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "sh", Mode: 0o777}); err != nil {
-			return err
-		}
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/mkdir", Linkname: "sh", Mode: 0o777}); err != nil {
+		return err
 	}
 	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}); err != nil {
 		return err
 	}
-	if err := addTree(tw, "/etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-certificates.crt"); err != nil {
-		return err
-	}
-	return tw.Close()
+	return addTree(tw, "/etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-certificates.crt")
 }
 
 // addTree adds a file or a folder under another name.

@@ -29,23 +29,15 @@ func TestServersOfOthers(t *testing.T) {
 	s3URL, s3Inside := versitygw(t, net, "s3")
 	objects := s3sink.NewClient(config(s3URL))
 	w.queue = furnish(t, config(sqsURL), objects)
-	w.write(t, 1200)
-	env := w.env()
+	input, env := w.write(t, 1200), w.env()
 	maps.Copy(env, map[string]string{
 		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": versitygwKey, "AWS_SECRET_ACCESS_KEY": versitygwSecret,
 		"AWS_ENDPOINT_URL_SQS": sqsInside, "AWS_ENDPOINT_URL_S3": s3Inside, "UPWELL_RUN": runName,
 		"UPWELL_SLOTS": fmt.Sprint(slots), "UPWELL_START_RATE": "20", "UPWELL_MAX_RATE": "20",
 	})
 	upwell := func(args ...string) *box {
-		return start(t, testcontainers.ContainerRequest{
-			Image: image(t), Env: env, Cmd: args, Networks: []string{net},
-			HostConfigModifier: func(h *container.HostConfig) {
-				strict(h)
-				h.ExtraHosts = []string{hostName + ":host-gateway"}
-				h.Tmpfs = map[string]string{"/tmp": ""} // verify sorts there
-				h.Binds = []string{w.input + ":/in:ro"}
-			},
-		})
+		return launch(t, testcontainers.ContainerRequest{Env: env, Cmd: args, Networks: []string{net}},
+			func(h *container.HostConfig) { h.Binds = []string{input + ":/in:ro"} })
 	}
 	if b := upwell("submit", "/in/"+runName+".jsonl"); b.exits(t) != 0 {
 		t.Fatalf("upwell submit fails: %s", b.log.String())

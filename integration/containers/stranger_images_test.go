@@ -247,11 +247,12 @@ func digest(t *testing.T, file string, texts ...string) string {
 }
 
 // imported returns the name of an image of the files that write writes. The engine
-// keeps it, under the content of a file that pins what these are.
-func imported(t *testing.T, name, pin string, write func(*tar.Writer) error, entrypoint string) string {
+// keeps it, under the content of a file that pins what these are. Changes are lines of
+// a Dockerfile.
+func imported(t *testing.T, name, pin string, write func(*tar.Writer) error, changes ...string) string {
 	t.Helper()
 	c := engine(t)
-	ref := "upwell-test-" + name + ":" + digest(t, pin, entrypoint)
+	ref := "upwell-test-" + name + ":" + digest(t, pin, changes...)
 	if _, err := c.ImageInspect(t.Context(), ref); err == nil {
 		return ref
 	}
@@ -267,7 +268,7 @@ func imported(t *testing.T, name, pin string, write func(*tar.Writer) error, ent
 	})
 	defer writing.Wait()
 	defer r.Close()
-	answer, err := c.ImageImport(t.Context(), client.ImageImportSource{Source: r, SourceName: "-"}, ref, client.ImageImportOptions{Changes: []string{entrypoint}})
+	answer, err := c.ImageImport(t.Context(), client.ImageImportSource{Source: r, SourceName: "-"}, ref, client.ImageImportOptions{Changes: changes})
 	if err != nil {
 		t.Fatalf("import %s: %v", ref, err)
 	}

@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -53,7 +54,6 @@ type world struct {
 	names           []string // custom_ids of its jobs
 	crew            []*box   // all workers that there were
 	queue           *sqsqueue.Queue
-	input           string // folder with a file of the jobs, if there is one
 	puts            puts
 }
 
@@ -157,18 +157,38 @@ func furnish(t *testing.T, conf aws.Config, objects *s3.Client) *sqsqueue.Queue 
 	return queue
 }
 
-// submit queues n jobs, whose prompts are of that many bytes.
+// plan names n jobs of the world, and returns their texts, whose prompts are of that
+// many bytes.
+func (w *world) plan(n, size int) [][]byte {
+	lines := make([][]byte, n)
+	for i := range lines {
+		id := fmt.Sprintf("job-%05d", i)
+		w.names = append(w.names, id)
+		lines[i] = line(id, strings.Repeat("Is this clause enforceable? ", max(1, size/28)))
+	}
+	return lines
+}
+
+// submit queues n jobs.
 func (w *world) submit(t *testing.T, n, size int) {
 	t.Helper()
 	out := make([]sqsqueue.Outgoing, n)
-	for i := range out {
-		id := fmt.Sprintf("job-%05d", i)
-		w.names = append(w.names, id)
-		out[i].Body = line(id, strings.Repeat("Is this clause enforceable? ", max(1, size/28)))
+	for i, body := range w.plan(n, size) {
+		out[i].Body = body
 	}
 	if err := w.queue.Send(t.Context(), out); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// write writes a file of n jobs, and returns the folder that it is in.
+func (w *world) write(t *testing.T, n int) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, runName+".jsonl"), bytes.Join(w.plan(n, 28), []byte("\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // line returns a job's text.
@@ -194,33 +214,24 @@ func (w *world) hire(t *testing.T, env map[string]string, shape ...func(*contain
 	t.Helper()
 	vars := w.env()
 	maps.Copy(vars, env)
-	b := start(t, testcontainers.ContainerRequest{
-		Image: image(t), Env: vars,
-		HostConfigModifier: func(h *container.HostConfig) {
-			strict(h)
-			h.ExtraHosts = []string{hostName + ":host-gateway"}
-			for _, f := range shape {
-				f(h)
-			}
-		},
-	})
+	b := launch(t, testcontainers.ContainerRequest{Env: vars}, shape...)
 	w.crew = append(w.crew, b)
 	return b
 }
 
-// write writes a file of n jobs to the world's input folder.
-func (w *world) write(t *testing.T, n int) {
+// launch starts a container of the image under test, from which this machine can be
+// reached.
+func launch(t *testing.T, req testcontainers.ContainerRequest, shape ...func(*container.HostConfig)) *box {
 	t.Helper()
-	w.input = t.TempDir()
-	var text strings.Builder
-	for i := range n {
-		id := fmt.Sprintf("job-%05d", i)
-		w.names = append(w.names, id)
-		fmt.Fprintf(&text, "%s\n", line(id, "Is this clause enforceable?"))
+	req.Image = image(t)
+	req.HostConfigModifier = func(h *container.HostConfig) {
+		strict(h)
+		h.ExtraHosts = []string{hostName + ":host-gateway"}
+		for _, f := range shape {
+			f(h)
+		}
 	}
-	if err := os.WriteFile(filepath.Join(w.input, runName+".jsonl"), []byte(text.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return start(t, req)
 }
 
 // outlasts verifies that work is left when the faults have ended.

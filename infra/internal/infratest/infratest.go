@@ -46,7 +46,7 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(built, "upwell")
-	out, err := exec.Command("go", "build", "-o", path, "upwell/cmd/upwell").CombinedOutput() //nolint:noctx // it outlives the test that asks first
+	out, err := exec.Command("go", "build", "-o", path, "upwell/cmd/upwell").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
