@@ -118,20 +118,20 @@ func TestEchoes(t *testing.T) {
 					})}
 					cfg.Regions = []string{"us-west-2"}
 					ans, err := newClient(t, cfg).Complete(t.Context(), call(t, jobs.Responses, prompt(grok)))
-					all := fmt.Sprintf("%+v %+v", ans, err)
+					said := []string{fmt.Sprintf("%+v %+v", ans, err)}
 					for _, a := range []*worker.Answer{&ans, answerOf(err)} {
 						if a != nil {
-							all += fmt.Sprintf(" %s %s %s", a.Response.Body, a.Response.RequestID, a.Text)
+							said = append(said, string(a.Response.Body), a.Response.RequestID, a.Text)
 						}
 					}
 					if e, ok := errors.AsType[*worker.Error](err); ok {
-						all += e.RequestID + e.Findings
+						said = append(said, e.RequestID, e.Findings)
 					}
 					if secret == "" {
 						t.Fatal("nothing was told")
 					}
-					if how := told(all, secret); how != "" {
-						t.Errorf("%.200q tells the secret %s", all, how)
+					if how := told(strings.Join(said, " "), secret); how != "" {
+						t.Errorf("%.200q tells the secret %s", said, how)
 					}
 					if kind == "result" && err == nil && !json.Valid(ans.Response.Body) {
 						t.Errorf("the answer is %q, want JSON still", ans.Response.Body)
