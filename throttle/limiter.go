@@ -226,6 +226,9 @@ func (l *Limiter) State() State {
 func (l *Limiter) state(now time.Time) State {
 	s := l.pacer.State(now)
 	s.Waiting = int(l.waiting.Load())
+	if l.evicting && now.Before(s.ClosedUntil) {
+		s.Bound = Shut
+	}
 	s.Accepted, s.Throttled = l.counts[Accepted], l.counts[Throttled]
 	s.Unavailable, s.Unrelated = l.counts[Unavailable], l.counts[Unrelated]
 	return s

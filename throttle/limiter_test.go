@@ -611,7 +611,7 @@ func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(math.Abs(a), mat
 func TestState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := throttle.New(guided(10))
-		want := throttle.State{Rate: 10, Reason: "start"}
+		want := throttle.State{Rate: 10, Reason: "start", Bound: throttle.Ramp}
 		state := func() {
 			t.Helper()
 			synctest.Wait()
@@ -635,26 +635,26 @@ func TestState(t *testing.T) {
 		want.InFlight, want.Unrelated = 4, 1
 		state()
 		ln.left[2].permit.Done(throttle.Feedback{Outcome: throttle.Throttled})
-		want.InFlight, want.Throttled, want.Rate, want.Reason = 3, 1, 5, "cut: 429"
+		want.InFlight, want.Throttled, want.Rate, want.Reason, want.Bound = 3, 1, 5, "cut: 429", throttle.Quota
 		state()
 		ln.left[3].permit.Done(throttle.Feedback{Outcome: throttle.Throttled})
 		want.InFlight, want.Throttled = 2, 2
 		state()
 		acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Unavailable, RetryAfter: 1500 * ms})
-		want.Unavailable, want.Reason = 1, "closed: Retry-After 1.5s"
+		want.Unavailable, want.Reason, want.Bound = 1, "closed: Retry-After 1.5s", throttle.Capacity
 		want.ClosedUntil = time.Now().Add(1500 * ms)
 		state()
 		time.Sleep(1500 * ms)
-		want.Reason = "cut: 429" // the quota and the tier are at 5/s both
+		want.Reason, want.Bound = "cut: 429", throttle.Quota // the quota and the tier are at 5/s both
 		state()
 		acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Unavailable})
-		want.Unavailable, want.Rate, want.Reason = 2, 2.5, "cut: no capacity"
+		want.Unavailable, want.Rate, want.Reason, want.Bound = 2, 2.5, "cut: no capacity", throttle.Capacity
 		state()
 		l.Close(time.Now().Add(time.Minute), "401")
-		want.ClosedUntil, want.Reason = time.Now().Add(time.Minute), "closed: 401"
+		want.ClosedUntil, want.Reason, want.Bound = time.Now().Add(time.Minute), "closed: 401", throttle.Shut
 		state()
 		time.Sleep(time.Minute)
-		want.Reason = "probing"
+		want.Reason, want.Bound = "probing", throttle.Capacity
 		state()
 		acquire(t, l).Done(throttle.Feedback{Outcome: throttle.Accepted})
 		want.Accepted, want.Reason = 2, "cut: no capacity"
@@ -735,7 +735,7 @@ func TestCancel(t *testing.T) {
 			}
 			p.Cancel()
 		}
-		want := throttle.State{Rate: 1, Reason: "start", Accepted: 10}
+		want := throttle.State{Rate: 1, Reason: "start", Bound: throttle.MaxRate, Accepted: 10}
 		if diff := cmp.Diff(want, l.State()); diff != "" {
 			t.Errorf("State (-want +got):\n%s", diff)
 		}

@@ -131,6 +131,27 @@ func (p *Pacer) State(now time.Time) State {
 	f := p.decides(now)
 	return State{
 		Rate: p.rate(), Stable: f.ctl.stable().Rate, InFlight: p.tier.inFlight,
-		ClosedUntil: p.closed(), Reason: f.reason(now), Binds: f.binds(),
+		ClosedUntil: p.closed(), Reason: f.reason(now), Binds: f.binds(), Bound: p.bound(now, f),
+	}
+}
+
+// bound returns what keeps the lane from starting more, if anybody waits; f decides.
+func (p *Pacer) bound(now time.Time, f *flow) Bound {
+	full := func(f *flow) bool { return f.most > 0 && f.inFlight >= f.most }
+	kind := Capacity
+	if f == p.quota {
+		kind = Quota
+	}
+	switch {
+	case now.Before(f.closed), f.probe != noProbe:
+		return kind
+	case full(p.quota), full(p.tier), now.Sub(f.ctl.wall.waitedAt) < fresh:
+		return InFlight
+	case p.rate() >= f.ctl.cfg.MaxRate:
+		return MaxRate
+	case f.ctl.level == 0 && f.ctl.cutAt.IsZero():
+		return Ramp
+	default:
+		return kind
 	}
 }

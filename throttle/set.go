@@ -12,6 +12,7 @@ type Set struct {
 	config func(Lane) Config
 
 	mu     sync.Mutex
+	told   func(Lane, State)
 	lanes  map[Lane]*Limiter
 	quotas map[Lane]*quota // by lanes without a tier, or of the tier reservedQuota
 }
@@ -25,6 +26,28 @@ func NewSet(config func(Lane) Config) *Set {
 	return &Set{config: config, lanes: make(map[Lane]*Limiter), quotas: make(map[Lane]*quota)}
 }
 
+// Observe has f told of each lane what [Config].OnChange would be told of it, as well.
+// It concerns lanes that are first asked for afterwards.
+func (s *Set) Observe(f func(Lane, State)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = f
+}
+
+// configFor returns the settings of a lane's limiter. s.mu must be held.
+func (s *Set) configFor(lane Lane) Config {
+	cfg := s.config(lane).withDefaults()
+	own, told := cfg.OnChange, s.told
+	switch {
+	case told == nil:
+	case own == nil:
+		cfg.OnChange = func(state State) { told(lane, state) }
+	default:
+		cfg.OnChange = func(state State) { own(state); told(lane, state) }
+	}
+	return cfg
+}
+
 // Limiter returns the lane's limiter, always the same one.
 func (s *Set) Limiter(lane Lane) *Limiter {
 	s.mu.Lock()
@@ -33,7 +56,7 @@ func (s *Set) Limiter(lane Lane) *Limiter {
 	if !ok {
 		q := s.quota(lane)
 		q.mu.Lock()
-		l = q.limiter(s.config(lane).withDefaults())
+		l = q.limiter(s.configFor(lane))
 		q.mu.Unlock()
 		s.lanes[lane] = l
 	}

@@ -61,11 +61,35 @@ func TestSet(t *testing.T) {
 
 	acquire(t, first)
 	want := map[throttle.Lane]throttle.State{
-		west: {Rate: 50, InFlight: 1, Reason: "start"},
-		east: {Rate: 5, Reason: "start"},
+		west: {Rate: 50, InFlight: 1, Reason: "start", Bound: throttle.Ramp},
+		east: {Rate: 5, Reason: "start", Bound: throttle.Ramp},
 	}
 	if diff := cmp.Diff(want, set.States()); diff != "" {
 		t.Errorf("States (-want +got):\n%s", diff)
+	}
+}
+
+// What a Set tells is told beside what its lanes tell, and names them.
+func TestSetObserve(t *testing.T) {
+	own, told := 0, make(map[throttle.Lane]int)
+	set := throttle.NewSet(func(l throttle.Lane) throttle.Config {
+		if l.Tier == "flex" {
+			return throttle.Config{OnChange: func(throttle.State) { own++ }}
+		}
+		return throttle.Config{}
+	})
+	set.Observe(func(l throttle.Lane, s throttle.State) {
+		if s.Reason == "" {
+			t.Errorf("told of %s: %+v, want a reason", l, s)
+		}
+		told[l]++
+	})
+	flex, other := throttle.Lane{Region: "r", Model: "m", Tier: "flex"}, throttle.Lane{Region: "r", Model: "m", Tier: "default"}
+	for _, l := range []throttle.Lane{flex, other} {
+		acquire(t, set.Limiter(l)).Done(throttle.Feedback{Outcome: throttle.Throttled})
+	}
+	if own == 0 || told[flex] != own || told[other] == 0 || len(told) != 2 {
+		t.Errorf("told %d times by the lane's own settings and %v by the set, want the same for flex, and the other lane as well", own, told)
 	}
 }
 

@@ -153,6 +153,19 @@ func (e *ClosedError) Error() string {
 	return fmt.Sprintf("closed until %s: %s", e.Until.UTC().Format(time.RFC3339), e.Reason)
 }
 
+// A Bound is what keeps a lane from starting more attempts. The set is closed.
+type Bound string
+
+// Bounds.
+const (
+	Ramp     Bound = "ramp"      // the search goes on: nothing has been refused yet
+	Quota    Bound = "quota"     // refusals for more than our share (429)
+	Capacity Bound = "capacity"  // refusals for lack of capacity (503, 529)
+	InFlight Bound = "in_flight" // a limit of attempts in flight, found or set
+	MaxRate  Bound = "max_rate"  // the highest rate allowed by [Config]
+	Shut     Bound = "closed"    // [Limiter.Close]
+)
+
 // State is what a limiter knows, for people to look at.
 type State struct {
 	Rate        float64   // calls of mean cost per second that it allows now
@@ -162,6 +175,7 @@ type State struct {
 	ClosedUntil time.Time // nothing starts before; in the past when open
 	Reason      string    // why the rate is what it is, such as "grew" or "cut: 429"
 	Binds       string    // what is limited, as far as that is known: calls, tokens, or attempts in flight
+	Bound       Bound     // what keeps it from starting more, if anybody waits
 
 	Accepted, Throttled, Unavailable, Unrelated int64 // permits done, by outcome
 }

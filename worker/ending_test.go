@@ -92,7 +92,7 @@ func TestExpired(t *testing.T) {
 			if l := letter(t, tr); l.Class != jobs.Expired || l.Attempts != 1 || l.Status != 500 {
 				t.Errorf("letter %s, want expired after one attempt with status 500", describe(l))
 			}
-			if b := s.of(worker.Buried); len(b) != 1 || b[0].Class != jobs.Expired {
+			if b := s.of(worker.Buried); len(b) != 1 || b[0].Letter.Class != jobs.Expired {
 				t.Errorf("told of %+v, want one expired", b)
 			}
 		})

@@ -9,6 +9,10 @@ import (
 	"upwell/jobs"
 )
 
+// tardy is how late, or how slow, a heartbeat has to be for somebody to look into it:
+// half of the beats could be so, and no message would be lost yet.
+const tardy = beat / 2
+
 // A hold is one message that this worker keeps hidden from the others.
 type hold struct {
 	m    jobs.Message
@@ -67,18 +71,31 @@ func (s *holds) len() int {
 	return len(s.all)
 }
 
-// due returns the holds whose heartbeat is due, and marks it as sent.
-func (s *holds) due(now time.Time) []*hold {
+// due returns the holds whose heartbeat is due, and marks it as sent. late is how long
+// the first of them has been.
+func (s *holds) due(now time.Time) (due []*hold, late time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var due []*hold
 	for h := range s.all {
 		if !h.next.After(now) {
+			late = max(late, now.Sub(h.next))
 			h.next = now.Add(beat)
 			due = append(due, h)
 		}
 	}
-	return due
+	return due, late
+}
+
+// oldest returns when the message was received that has been held for longest.
+func (s *holds) oldest() (t time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.all {
+		if r := h.m.Received; !ok || r.Before(t) {
+			t, ok = r, true
+		}
+	}
+	return t, ok
 }
 
 // heartbeats keeps every held message hidden until ctx is done.
@@ -92,8 +109,12 @@ func (w *Worker) heartbeats(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
-			for _, h := range w.held.due(now) {
+			due, late := w.held.due(now)
+			for _, h := range due {
 				wg.Go(func() { w.heartbeat(ctx, h) })
+			}
+			if late > tardy {
+				w.observe(Event{Kind: Late, Message: due[0].m.ID, Took: late})
 			}
 			w.pulse.Store(int64(now.Sub(w.born))) // after the lock, which a worker that hangs may hold
 		}
@@ -113,7 +134,11 @@ func (w *Worker) heartbeat(ctx context.Context, h *hold) {
 	// settled.
 	beating, cancel := context.WithTimeout(ctx, beat)
 	defer cancel()
+	start := time.Now()
 	err := w.source.Hide(beating, h.m, d)
+	if took := time.Since(start); took > tardy && ctx.Err() == nil {
+		w.observe(Event{Kind: Late, Message: h.m.ID, Took: took, Err: err})
+	}
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, ErrGone):

@@ -26,7 +26,7 @@ func (w *Worker) receive(ctx context.Context, start func(*hold)) error {
 		w.room.settle(n, each, ms)
 		for _, m := range ms {
 			w.lastWork.Store(int64(m.Received.Sub(w.born)))
-			w.observe(Event{Kind: Received, Message: m.ID})
+			w.observe(Event{Kind: Received, Message: m.ID, Delivery: &m})
 			start(w.held.add(m))
 		}
 		switch {

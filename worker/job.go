@@ -172,7 +172,6 @@ func (t *task) lookUp(ph phases) (end ending, found bool) {
 		switch {
 		case err == nil && has:
 			t.w.observe(Event{Kind: Duplicate, Message: t.m.ID, Key: t.job.Key})
-			t.log("answered before")
 			return end, true
 		case err == nil:
 			return ending{letter: letter, filed: true}, letter != nil
@@ -418,7 +417,7 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 	}
 	if billed != nil {
 		t.paid.add(billed, t.next.turn)
-		e.Usage, e.CostUSD = billed.Usage, billed.CostUSD
+		e.Usage, e.CostUSD, e.Answer = billed.Usage, billed.CostUSD, billed
 	}
 	if len(t.attempts) == keptAttempts {
 		t.attempts = slices.Delete(t.attempts, keptAttempts/2, keptAttempts/2+1)
@@ -439,7 +438,7 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 		until, closed, first := ln.refused(start, fail)
 		permit.Done(f)
 		if first {
-			t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: fail})
+			t.w.observe(Event{Kind: Paused, Lane: ln.Lane, Err: fail, Delay: time.Until(until)})
 		}
 		if closed { // said each time, for whoever looks now
 			t.w.cfg.Log.ErrorContext(work, "intake paused", "lane", ln.String(), "err", fail, "next_try", until.UTC().Format(time.RFC3339))

@@ -99,7 +99,6 @@ func (t *task) pass(ph phases) {
 	t.w.funds.went()
 	t.w.observe(Event{Kind: Passed, Message: t.m.ID, Parts: len(parts)})
 	t.ack(ph.settle)
-	t.w.cfg.Log.InfoContext(ph.settle, "passed", "message", t.m.ID, "parts", len(parts))
 }
 
 // read reads the job, and fetches its text first if that is elsewhere. It returns
@@ -180,7 +179,10 @@ func (t *task) fetchInRoom(wait context.Context) (text []byte, err error) {
 		}
 		t.grown = size
 	}
-	text, err = within(wait, t.parcel.Fetch)
+	t.w.requests.watched(OpFetch, &t.w.requests.sink, Event{Message: t.m.ID, Key: t.job.Key}, func() error {
+		text, err = within(wait, t.parcel.Fetch)
+		return err
+	})
 	more := int64(len(text)) - t.grown
 	t.grown += more
 	t.w.room.correct(more)

@@ -179,6 +179,14 @@ func (f *funds) still(long time.Duration) bool {
 	return time.Since(f.since) >= long
 }
 
+// binding reports how many owing jobs are held until there is money, and whether money
+// is what keeps those that come from being tried.
+func (f *funds) binding() (held int, binds bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waiting, len(f.short) > 0 && (f.turned > 0 || f.pause > 0 || f.waiting > 0)
+}
+
 // hold notes that an owing job is held, or no longer.
 func (f *funds) hold(n int) {
 	f.mu.Lock()
@@ -236,7 +244,6 @@ func (t *task) fund(wait context.Context) *ending {
 		t.money = &reservation{n.MostUSD, settle}
 		if t.w.funds.found(t.job.Run) {
 			t.w.observe(Event{Kind: Unparked, Key: jobs.Key{Run: t.job.Run}})
-			t.w.cfg.Log.InfoContext(wait, "run goes on", "run", t.job.Run)
 		}
 		return nil
 	case wait.Err() != nil && !t.owing():
@@ -254,7 +261,6 @@ func (t *task) fund(wait context.Context) *ending {
 func (t *task) broke(wait context.Context, why error) *ending {
 	if t.w.funds.turnAway(t.job.Run, why) {
 		t.w.observe(Event{Kind: Parked, Key: jobs.Key{Run: t.job.Run}, Err: why})
-		t.w.cfg.Log.ErrorContext(wait, "run parked", "run", t.job.Run, "why", why.Error())
 	}
 	off, hopeless := shortDelay, (<-chan struct{})(nil)
 	if errors.Is(why, ErrParked) {

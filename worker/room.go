@@ -44,6 +44,7 @@ type room struct {
 	bytes   int64 // bytes there is room for; negative when the guess was low
 	guess   int64 // size of a body not yet seen: the largest of late, decaying
 	total   int   // free when nothing is held
+	held    int64 // bytes of what is held, with what was fetched for it
 	idling  int   // messages held whose jobs wait for what may take hours
 	growing []*growth
 	changed chan struct{}
@@ -148,6 +149,7 @@ func (r *room) settle(n int, each int64, got []jobs.Message) {
 	for _, m := range got {
 		size := int64(len(m.Body))
 		r.bytes -= size
+		r.held += size
 		// A sixteenth at a time, so that a few small ones do not make it
 		// forget the large.
 		r.guess = max(size, r.guess-r.guess/16, 1<<10)
@@ -162,6 +164,7 @@ func (r *room) release(bytes int64) {
 	r.mu.Lock()
 	r.free++
 	r.bytes += bytes
+	r.held -= bytes
 	r.admit()
 	r.mu.Unlock()
 	r.signal()
@@ -186,6 +189,7 @@ func (r *room) grow(ctx context.Context, bytes int64) error {
 		r.growing = slices.Delete(r.growing, i, i+1)
 	} else {
 		r.bytes += bytes // given in the same moment
+		r.held -= bytes
 	}
 	r.admit()
 	r.mu.Unlock()
@@ -213,6 +217,7 @@ func (r *room) idles(n int) {
 func (r *room) correct(bytes int64) {
 	r.mu.Lock()
 	r.bytes -= bytes
+	r.held += bytes
 	r.admit()
 	r.mu.Unlock()
 	r.signal()
@@ -227,6 +232,7 @@ func (r *room) admit() {
 			return
 		}
 		r.bytes -= g.bytes
+		r.held += g.bytes
 		r.growing = slices.Delete(r.growing, 0, 1)
 		close(g.given)
 	}
@@ -237,4 +243,11 @@ func (r *room) signal() {
 	case r.changed <- struct{}{}:
 	default: // whoever gathers will look again anyway
 	}
+}
+
+// taken returns the bytes of what is held.
+func (r *room) taken() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held
 }

@@ -42,10 +42,8 @@ func (t *task) store(ctx context.Context, e ending) bool {
 	if !stored {
 		kind = Duplicate
 	}
-	t.w.observe(Event{Kind: kind, Message: t.m.ID, Key: t.job.Key})
+	t.w.observe(Event{Kind: kind, Message: t.m.ID, Key: t.job.Key, Result: &r, Attempts: len(t.attempts)})
 	t.answered(ctx)
-	t.log("stored", "tier", e.answer.Tier, "region", e.region,
-		"tokens", t.paid.usage.InputTokens+t.paid.usage.OutputTokens, "repairs", t.paid.repairs)
 	return true
 }
 
@@ -89,9 +87,8 @@ func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter, filed bool) b
 		sleep(ctx, backoff(failures))
 	}
 	t.w.funds.went()
-	t.w.observe(Event{Kind: Buried, Message: t.m.ID, Key: t.job.Key, Class: l.Class})
+	t.w.observe(Event{Kind: Buried, Message: t.m.ID, Key: t.job.Key, Letter: l, Attempts: len(t.attempts)})
 	t.ack(ctx)
-	t.log("dead-lettered", "class", string(l.Class), "reason", l.Reason)
 	return true
 }
 
@@ -127,8 +124,7 @@ func (t *task) fileError(ctx context.Context, l *jobs.DeadLetter) error {
 func (t *task) release(ctx context.Context, d time.Duration, why error) {
 	t.h.end()
 	if errors.Is(why, ErrGone) {
-		t.w.observe(Event{Kind: Lost, Message: t.m.ID, Key: t.job.Key, Err: why})
-		t.log("lost", "why", why)
+		t.w.observe(Event{Kind: Lost, Message: t.m.ID, Key: t.job.Key, Err: why, Attempts: len(t.attempts)})
 		return
 	}
 	d = max(min(d, time.Until(t.m.Received.Add(ceiling))-hideFor/8), 0)
@@ -169,8 +165,4 @@ func (t *task) ack(ctx context.Context) bool {
 		t.w.cfg.Log.WarnContext(ctx, "not acknowledged", "job", t.job.Key.String(), "err", err)
 	}
 	return err == nil
-}
-
-func (t *task) log(msg string, args ...any) {
-	t.w.cfg.Log.Info(msg, append([]any{"job", t.job.Key.String(), "attempts", len(t.attempts)}, args...)...) //nolint:sloglint // one place for the line every message ends with
 }

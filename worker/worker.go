@@ -290,6 +290,9 @@ type Worker struct {
 	schemas *schemas // that jobs name
 	funds   *funds
 
+	requests *requests
+	shut     shut
+
 	received atomic.Bool  // the source has answered at least once
 	born     time.Time    // by the monotonic clock, as others jump
 	pulse    atomic.Int64 // how long after born heartbeats were last looked after
@@ -303,14 +306,18 @@ func New(src Source, ep Endpoint, sink Sink, limits *throttle.Set, cfg Config) (
 		return nil, err
 	}
 	room := newRoom(cfg.Slots+cfg.Slots/2+batch, cfg.Bytes)
-	return &Worker{
-		source: src, endpoint: ep, sink: sink, cfg: cfg,
+	w := &Worker{
+		endpoint: ep, cfg: cfg,
 		lanes: newLanes(limits, room.left),
 		room:  room,
 		slots: make(chan struct{}, cfg.Slots),
 		held:  newHolds(), born: time.Now(),
 		known: newKnown(), schemas: newSchemas(), funds: newFunds(),
-	}, nil
+	}
+	w.requests = &requests{w: w}
+	w.source, w.sink = watchedSource{src, w.requests}, watchedSink{sink, w.requests}
+	limits.Observe(w.rateChanged)
+	return w, nil
 }
 
 // Run works until ctx is done, then drains: it receives no more, releases what
@@ -334,6 +341,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopBeating()
 	beats.Go(func() { w.heartbeats(beating) })
 	beats.Go(func() { w.lanes.watch(beating) })
+	if cfg := w.cfg; cfg.Observe != nil {
+		beats.Go(func() { w.sampling(beating, ctx) })
+	}
 	var failed error
 	var once sync.Once
 	w.lastWork.Store(int64(time.Since(w.born)))

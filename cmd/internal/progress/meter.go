@@ -2,12 +2,14 @@
 // line while it runs, a table and a picture when it is done.
 //
 // A [Meter] is the one place that counts. It reads the event stream and keeps
-// nothing else, in memory that does not grow with the run.
+// nothing else, in memory that does not grow with the run: history gets coarser, of
+// failures the newest are kept, and of jobs those that are under way.
 package progress
 
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,10 @@ const (
 	// buckets is how many points of history are kept. When they are full, two
 	// neighbours become one and each stands for twice the time.
 	buckets = 512
+
+	// lanesKept is how many lanes have numbers of their own. Messages name models, so
+	// that there could be any number of lanes; all others are one.
+	lanesKept = 32
 
 	// window is how far back the present rate looks: long enough to be steady
 	// at a call a second, short enough to show a change while one watches.
@@ -73,27 +79,55 @@ func (s Spend) String() string {
 	}
 }
 
-// A Bucket is a stretch of history.
-type Bucket struct{ Answered, Refused int64 }
-
 // A Meter counts events. Its methods may be called concurrently.
 type Meter struct {
 	mu      sync.Mutex
 	c       Counts
 	start   time.Time
-	width   time.Duration // of a bucket
-	history []Bucket
+	width   time.Duration // of a point
+	all     series
+	lanes   map[throttle.Lane]*laneMeter
+	why     reasons
+	failed  failures
+	jobs    map[jobs.Key]*Underway
+	news    ring[News]
+	sample  worker.Sample
+	sampled time.Time
+}
+
+// A laneMeter is what is counted of a lane.
+type laneMeter struct {
+	series
+	state                                    throttle.State
+	answered, throttled, unavailable, failed int64
+	seen                                     time.Time // when a sample last had it
 }
 
 // NewMeter returns a Meter whose history begins now.
 func NewMeter() *Meter {
-	return &Meter{start: time.Now(), width: 250 * time.Millisecond, c: Counts{Classes: make(map[jobs.Class]int64)}}
+	return &Meter{
+		start: time.Now(), width: 250 * time.Millisecond, c: Counts{Classes: make(map[jobs.Class]int64)},
+		lanes: make(map[throttle.Lane]*laneMeter), jobs: make(map[jobs.Key]*Underway),
+		why: newReasons(), failed: make(failures), news: ring[News]{most: newsKept},
+	}
 }
 
 // Observe counts an event. It is made for worker.Config.Observe.
 func (m *Meter) Observe(e worker.Event) {
+	if e.Kind == worker.Requested {
+		return // nothing here is about single requests
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.count(e)
+	m.follow(e)
+	if n, ok := newsOf(e); ok {
+		m.news.add(n)
+	}
+}
+
+// count adds the event to the counts. m.mu must be held.
+func (m *Meter) count(e worker.Event) {
 	switch e.Kind {
 	case worker.Received:
 		m.c.Received++
@@ -105,11 +139,15 @@ func (m *Meter) Observe(e worker.Event) {
 		m.c.Escalated++
 	case worker.Stored:
 		m.c.Stored++
+		m.all.at(m.point(e.At)).Settled++
 	case worker.Duplicate:
 		m.c.Duplicate++
+		m.all.at(m.point(e.At)).Settled++
 	case worker.Buried:
 		m.c.Buried++
-		m.c.Classes[e.Class]++
+		m.c.Classes[e.Letter.Class]++
+		m.failed.add(e)
+		m.all.at(m.point(e.At)).Settled++
 	case worker.Passed:
 		m.c.Passed++
 	case worker.Released, worker.Lost:
@@ -118,6 +156,10 @@ func (m *Meter) Observe(e worker.Event) {
 		m.c.Paused = e.Err
 	case worker.Resumed, worker.Unparked:
 		m.c.Paused = nil
+	case worker.RateChanged:
+		m.rated(m.lane(e.Lane), *e.Rate, e.At)
+	case worker.Sampled:
+		m.stand(e)
 	}
 }
 
@@ -126,22 +168,28 @@ func (m *Meter) attempted(e worker.Event) {
 	m.c.InFlight--
 	m.c.Usage = m.c.Usage.Add(e.Usage)
 	m.c.Cost = m.c.Cost.Add(e.CostUSD)
-	b := m.bucket(e.At)
+	ln, i := m.lane(e.Lane), m.point(e.At)
+	all, own := m.all.at(i), ln.at(i)
 	switch e.Outcome {
 	case throttle.Accepted:
 		m.c.Answered++
-		b.Answered++
+		ln.answered++
+		all.Answered++
+		own.Answered++
 		m.mended(e.Attempt.Turn)
-	case throttle.Throttled:
-		m.c.Refused++
-		m.c.Throttled++
-		b.Refused++
-	case throttle.Unavailable:
-		m.c.Refused++
-		m.c.Unavailable++
-		b.Refused++
+	case throttle.Throttled, throttle.Unavailable:
+		if m.c.Refused++; e.Outcome == throttle.Throttled {
+			m.c.Throttled++
+			ln.throttled++
+		} else {
+			m.c.Unavailable++
+			ln.unavailable++
+		}
+		all.Refused++
+		own.Refused++
 	case throttle.Unrelated:
 		m.c.Failed++
+		ln.failed++
 	}
 }
 
@@ -155,57 +203,81 @@ func (m *Meter) mended(turn jobs.Turn) {
 	}
 }
 
-// bucket returns the bucket of that time. m.mu must be held.
-func (m *Meter) bucket(at time.Time) *Bucket {
-	i := int(at.Sub(m.start) / m.width)
+// Others is the lane that stands for those that have no numbers of their own.
+var Others = throttle.Lane{Region: "other", Model: "other", Tier: "other"} //nolint:gochecknoglobals // a constant
+
+// lane returns what is counted of the lane. m.mu must be held.
+func (m *Meter) lane(id throttle.Lane) *laneMeter {
+	ln, ok := m.lanes[id]
+	if !ok && len(m.lanes) >= lanesKept {
+		id = Others
+		ln, ok = m.lanes[id]
+	}
+	if !ok {
+		ln = &laneMeter{}
+		m.lanes[id] = ln
+	}
+	return ln
+}
+
+// stand takes over a sample. m.mu must be held.
+func (m *Meter) stand(e worker.Event) {
+	m.sample, m.sampled = *e.Sample, e.At
+	m.why.add(e.At, e.Sample.Bound)
+	for id, s := range e.Sample.Lanes {
+		ln := m.lane(id)
+		ln.seen = e.At
+		m.rated(ln, s, e.At)
+	}
+}
+
+// rated takes over how a lane's limiter stands. m.mu must be held.
+func (m *Meter) rated(ln *laneMeter, s throttle.State, at time.Time) {
+	ln.state = s
+	i := m.point(at)
+	ln.rate(i, s.Rate)
+	var sum float64
+	for _, other := range m.lanes {
+		sum += other.state.Rate
+	}
+	m.all.rate(i, sum)
+}
+
+// point returns the index of the point of that time, and makes room for it. m.mu must
+// be held.
+func (m *Meter) point(at time.Time) int {
+	i := max(int(at.Sub(m.start)/m.width), 0)
 	for i >= buckets {
 		m.width *= 2
-		for j := range (len(m.history) + 1) / 2 {
-			b := m.history[2*j]
-			if 2*j+1 < len(m.history) {
-				b.Answered += m.history[2*j+1].Answered
-				b.Refused += m.history[2*j+1].Refused
-			}
-			m.history[j] = b
+		m.all.halve()
+		for _, ln := range m.lanes {
+			ln.halve()
 		}
-		m.history = m.history[:(len(m.history)+1)/2]
 		i /= 2
 	}
-	for len(m.history) <= i {
-		m.history = append(m.history, Bucket{})
-	}
-	return &m.history[i]
+	return i
 }
 
 // Counts returns a copy of what has been counted.
 func (m *Meter) Counts() Counts {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.counts(time.Now())
+}
+
+// counts is Counts with m.mu held.
+func (m *Meter) counts(now time.Time) Counts {
 	c := m.c
-	c.Classes = make(map[jobs.Class]int64, len(m.c.Classes))
-	maps.Copy(c.Classes, m.c.Classes)
-	c.Rate = m.rate(time.Now())
+	c.Classes = maps.Clone(m.c.Classes)
+	c.Rate = m.all.per(now.Sub(m.start), m.width, window, func(p Point) int64 { return p.Answered })
 	return c
 }
 
-// rate is the answers per second over the window that ends now. m.mu must be held.
-func (m *Meter) rate(now time.Time) float64 {
-	span := max(min(window, now.Sub(m.start)), m.width)
-	var n int64
-	last := int(now.Sub(m.start) / m.width)
-	for i := last; i >= 0 && i > last-int(span/m.width)-1; i-- {
-		if i < len(m.history) {
-			n += m.history[i].Answered
-		}
-	}
-	return float64(n) / span.Seconds()
-}
-
-// History returns a copy of the history and the time each bucket stands for.
-func (m *Meter) History() ([]Bucket, time.Duration) {
+// History returns a copy of the history and the time each point stands for.
+func (m *Meter) History() ([]Point, time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return append([]Bucket(nil), m.history...), m.width
+	return slices.Clone(m.all.points), m.width
 }
 
 // Elapsed is the time since the history began.

@@ -34,7 +34,7 @@ func TestMeter(t *testing.T) {
 		attempt(m, throttle.Throttled)
 		attempt(m, throttle.Unavailable)
 		attempt(m, throttle.Unrelated)
-		m.Observe(worker.Event{Kind: worker.Buried, Class: jobs.Refused})
+		m.Observe(worker.Event{Kind: worker.Buried, Letter: &jobs.DeadLetter{Class: jobs.Refused}})
 		m.Observe(worker.Event{Kind: worker.Permitted})
 		c := m.Counts()
 		if c.Rate < 19 || c.Rate > 21 {
@@ -118,16 +118,16 @@ func TestPrinter(t *testing.T) {
 			t.Errorf("Run printed %q, want a line every ten seconds", lines)
 		}
 		m.Observe(worker.Event{Kind: worker.Paused, Err: errors.New("the key is no good")})
-		if line := p.Line(m.Counts(), time.Minute); !strings.Contains(line, "PAUSED: the key is no good") {
+		if line := p.Line(m.Counts(), time.Minute, nil); !strings.Contains(line, "PAUSED: the key is no good") {
 			t.Errorf("Line = %q, want it to say that it is paused and why", line)
 		}
 	})
 }
 
 func ExampleRamp() {
-	var history []progress.Bucket
+	var history []progress.Point
 	for i := range 64 {
-		history = append(history, progress.Bucket{Answered: int64(min(i, 32)) / 4, Refused: int64(i) / 63})
+		history = append(history, progress.Point{Answered: int64(min(i, 32)) / 4, Refused: int64(i) / 63})
 	}
 	var out strings.Builder
 	progress.Ramp(&out, history, time.Second, nil)

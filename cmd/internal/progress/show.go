@@ -34,7 +34,7 @@ func (p Printer) Run(ctx context.Context, m *Meter) {
 	defer t.Stop()
 	width := 0
 	for {
-		line := p.Line(m.Counts(), m.Elapsed())
+		line := p.line(m)
 		if p.Terminal {
 			n := utf8.RuneCountInString(line)
 			fmt.Fprintf(p.Out, "\r%s%s", line, strings.Repeat(" ", max(0, width-n)))
@@ -46,7 +46,7 @@ func (p Printer) Run(ctx context.Context, m *Meter) {
 		case <-t.C:
 		case <-ctx.Done():
 			if p.Terminal {
-				line := p.Line(m.Counts(), m.Elapsed())
+				line := p.line(m)
 				fmt.Fprintf(p.Out, "\r%s%s\n", line, strings.Repeat(" ", max(0, width-utf8.RuneCountInString(line))))
 			}
 			return
@@ -54,12 +54,22 @@ func (p Printer) Run(ctx context.Context, m *Meter) {
 	}
 }
 
-// Line words the counts for one line.
-func (p Printer) Line(c Counts, elapsed time.Duration) string {
-	done := c.Settled()
-	if p.Done != nil {
-		done += p.Done()
+func (p Printer) line(m *Meter) string {
+	c := m.Counts()
+	return p.Line(c, m.Elapsed(), m.ETA(p.Total-p.done(c)))
+}
+
+// done is how many jobs are settled, those of before with them.
+func (p Printer) done(c Counts) int64 {
+	if p.Done == nil {
+		return c.Settled()
 	}
+	return c.Settled() + p.Done()
+}
+
+// Line words the counts for one line.
+func (p Printer) Line(c Counts, elapsed time.Duration, eta *ETA) string {
+	done := p.done(c)
 	parts := []string{fmt.Sprintf("%d done", done)}
 	if p.Total > 0 {
 		parts[0] = fmt.Sprintf("%d/%d (%d%%)", done, p.Total, 100*done/p.Total)
@@ -78,8 +88,8 @@ func (p Printer) Line(c Counts, elapsed time.Duration) string {
 	switch left := p.Total - done; {
 	case c.Paused != nil:
 		parts = append(parts, "PAUSED: "+first(c.Paused.Error(), 60))
-	case p.Total > 0 && left > 0 && c.Rate > 0:
-		parts = append(parts, "ETA "+Duration(time.Duration(float64(left)/c.Rate*float64(time.Second))))
+	case p.Total > 0 && left > 0:
+		parts = append(parts, eta.String())
 	default:
 		parts = append(parts, Duration(elapsed))
 	}
@@ -92,13 +102,6 @@ func cost(s Spend) string {
 		return Dollars(s.USD) + "+?"
 	}
 	return Dollars(s.USD)
-}
-
-func first(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	return string([]rune(s)[:n-1]) + "…"
 }
 
 // A Row is a line of a table.
@@ -170,6 +173,18 @@ func Tokens(n int64) string {
 	}
 }
 
+// Short words a duration without the parts that are zero: 2h, 1m30s.
+func Short(d time.Duration) string {
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
 // Duration words a duration to the second, or to the tenth below ten.
 func Duration(d time.Duration) string {
 	if d < 10*time.Second {
@@ -188,14 +203,14 @@ const (
 )
 
 // between returns the buckets from one place to another, at least one.
-func between(history []Bucket, from, to float64) []Bucket {
+func between(history []Point, from, to float64) []Point {
 	a := min(max(int(from+0.5), 0), len(history)-1)
 	return history[a:max(min(int(to+0.5), len(history)), a+1)]
 }
 
 // Ramp draws answers per second over time, refusals beneath. capacity, if not
 // nil, says what the endpoint would have allowed, which only a simulator knows.
-func Ramp(w io.Writer, history []Bucket, width time.Duration, capacity func(time.Duration) float64) {
+func Ramp(w io.Writer, history []Point, width time.Duration, capacity func(time.Duration) float64) {
 	if len(history) == 0 {
 		return
 	}
