@@ -66,27 +66,9 @@ func answer(rw http.ResponseWriter, err error) {
 }
 
 // Ask gets a path of the worker that serves at addr, and returns what it says. Its
-// error is what the worker says is wrong, or why it cannot be asked. An address
-// without a host, or with one that means all of them, is one of this machine.
+// error is what the worker says is wrong, or why it cannot be asked.
 func Ask(ctx context.Context, addr, path string) (string, error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", fmt.Errorf("address %q: want host:port, such as 127.0.0.1:9464", addr)
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
-	if err != nil {
-		return "", err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is this machine
-	res, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	res, text, err := Get(ctx, addr, path, "")
 	if err != nil {
 		return "", err
 	}
@@ -95,4 +77,34 @@ func Ask(ctx context.Context, addr, path string) (string, error) {
 		return "", fmt.Errorf("%s: %s", res.Status, said)
 	}
 	return said, nil
+}
+
+// mostSaid bounds what is read of an answer.
+const mostSaid = 1 << 20
+
+// Get gets a path of the worker that serves at addr, and returns its answer, whose body
+// has been read. An address without a host, or with one that means all of them, is one
+// of this machine. The token goes with the request, unless it is empty.
+func Get(ctx context.Context, addr, path, token string) (res *http.Response, text []byte, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("address %q: want host:port, such as 127.0.0.1:9464", addr)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is this machine
+	if res, err = client.Do(req); err != nil {
+		return nil, nil, err
+	}
+	defer res.Body.Close()
+	text, err = io.ReadAll(io.LimitReader(res.Body, mostSaid))
+	return res, text, err
 }
