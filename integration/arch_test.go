@@ -62,6 +62,7 @@ var imports = map[string][]string{
 	"integration/bench/": {anything},
 
 	"integration/conformance":  nil,
+	"integration/page":         {"github.com/chromedp/"},
 	"infra/internal/infratest": nil, // for the tests of what lies beside it
 }
 

@@ -94,7 +94,7 @@ func (m *Meter) Underway(k jobs.Key) (u Underway, ok bool) {
 // A News is something that a person who watches would want to be told.
 type News struct {
 	At   time.Time `json:"at"`
-	Kind string    `json:"kind"` // rate, closed, opened, paused, resumed, parked, unparked, buried, late
+	Kind string    `json:"kind"` // rate, closed, opened, paused, resumed, parked, unparked, late
 	Text string    `json:"text"`
 }
 
@@ -119,8 +119,6 @@ func newsOf(e worker.Event) (News, bool) {
 		text = fmt.Sprintf("run %s: %v", e.Key.Run, e.Err)
 	case worker.Unparked:
 		text = "run " + e.Key.Run
-	case worker.Buried:
-		text = fmt.Sprintf("%s: %s: %s", e.Key, e.Letter.Class, e.Letter.Reason)
 	case worker.Late:
 		text = fmt.Sprintf("message %s: a heartbeat, by %s", e.Message, Duration(e.Took))
 	default:

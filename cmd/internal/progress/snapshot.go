@@ -171,11 +171,14 @@ func (s *series) columns() Series {
 	return c
 }
 
-// Bound returns what keeps the worker from doing more right now, or nothing before
-// the first second.
+// Bound returns what keeps the worker from doing more right now, or nothing when it is
+// not at work.
 func (m *Meter) Bound() worker.Bound {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if time.Since(m.sampled) > 5*time.Second { // there is a sample a second
+		return ""
+	}
 	return m.sample.Bound
 }
 

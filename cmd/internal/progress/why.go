@@ -62,8 +62,8 @@ func (r *reasons) shares(since time.Time) []Share {
 func split(n map[worker.Bound]int64, all int64) []Share {
 	shares := make([]Share, 0, len(n))
 	for b, k := range n {
-		advice := advices[b]
-		shares = append(shares, Share{b, float64(k), float64(k) / float64(all), advice.what, advice.help})
+		advice := Advice(b)
+		shares = append(shares, Share{b, float64(k), float64(k) / float64(all), advice.What, advice.Help})
 	}
 	slices.SortFunc(shares, func(a, b Share) int { return cmp.Or(cmp.Compare(b.Seconds, a.Seconds), cmp.Compare(a.Bound, b.Bound)) })
 	return shares
@@ -77,10 +77,13 @@ func (m *Meter) Why() (lately, whole []Share) {
 	return m.why.shares(time.Now().Add(-whyFor)), split(m.why.total, m.why.all)
 }
 
-// An advice is what a person should know about a bound.
-type advice struct{ what, help string }
+// A Counsel is what a person should know about a bound.
+type Counsel struct{ What, Help string }
 
-var advices = map[worker.Bound]advice{ //nolint:gochecknoglobals // a table
+// Advice returns what a person should know about a bound.
+func Advice(b worker.Bound) Counsel { return advices[b] }
+
+var advices = map[worker.Bound]Counsel{ //nolint:gochecknoglobals // a table
 	worker.BoundRamp: {
 		"the limiter is still looking for the capacity",
 		"nothing: it takes a minute or so from cold; the level found is remembered for the next worker, and --start-rate begins higher",
@@ -123,11 +126,11 @@ var advices = map[worker.Bound]advice{ //nolint:gochecknoglobals // a table
 	},
 	worker.BoundQueue: {
 		"the queue hands out jobs no faster, or its requests fail",
-		"look for failed receives in the log and in upwell_queue_requests_seconds; run the worker in the queue's Region",
+		"look for failed receives in the log and in upwell_queue_request_duration_seconds; run the worker in the queue's Region",
 	},
 	worker.BoundStore: {
 		"the store takes results no faster, or its requests fail",
-		"look at upwell_store_requests_seconds; run the worker in the bucket's Region",
+		"look at upwell_store_request_duration_seconds; run the worker in the bucket's Region",
 	},
 	worker.BoundEmpty: {
 		"nothing: the queue has no more jobs to give",
