@@ -75,6 +75,7 @@ func (m *Meter) follow(e worker.Event) {
 		}
 	case worker.Stored, worker.Duplicate, worker.Buried, worker.Released, worker.Lost:
 		delete(m.jobs, e.Key)
+	default:
 	}
 }
 

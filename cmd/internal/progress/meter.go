@@ -160,6 +160,7 @@ func (m *Meter) count(e worker.Event) {
 		m.rated(m.lane(e.Lane), *e.Rate, e.At)
 	case worker.Sampled:
 		m.stand(e)
+	default: // no number is of these
 	}
 }
 

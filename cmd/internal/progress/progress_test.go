@@ -70,6 +70,9 @@ func TestSpend(t *testing.T) {
 			t.Errorf("%+v is %q, want %q", s, got, want)
 		}
 	}
+	if f := progress.SummaryJSON(c, 2*time.Second); f.Cost != c.Cost || f.Repairs != 2 || f.Throttled != 1 || f.MeanRate != 2 || f.Seconds != 2 {
+		t.Errorf("SummaryJSON = %+v, want what the counts are, and 2 answers a second", f)
+	}
 	rows := fmt.Sprint(progress.Summary(c, time.Second))
 	for _, want := range []string{"{calls for repairs 2}", "{calls with more room 1}", "{cost $0.75, and 1 calls of unknown price}"} {
 		if !strings.Contains(rows, want) {
@@ -109,7 +112,7 @@ func TestPrinter(t *testing.T) {
 			for range 20 {
 				time.Sleep(time.Second)
 				attempt(m, throttle.Accepted)
-				m.Observe(worker.Event{Kind: worker.Stored})
+				m.Observe(worker.Event{Kind: worker.Stored, At: time.Now()})
 			}
 		}()
 		p.Run(ctx, m)
@@ -117,9 +120,15 @@ func TestPrinter(t *testing.T) {
 		if len(lines) != 2 || !strings.HasPrefix(lines[0], "50/100 (50%) · 1.0/s") && !strings.HasPrefix(lines[0], "49/100 (49%)") || !strings.Contains(lines[0], "ETA") {
 			t.Errorf("Run printed %q, want a line every ten seconds", lines)
 		}
+		if p.Facts(m).ETA == nil {
+			t.Error("no ETA after 25 seconds, want one")
+		}
 		m.Observe(worker.Event{Kind: worker.Paused, Err: errors.New("the key is no good")})
-		if line := p.Line(m.Counts(), time.Minute, nil); !strings.Contains(line, "PAUSED: the key is no good") {
+		if line := p.Line(p.Facts(m)); !strings.Contains(line, "PAUSED: the key is no good") {
 			t.Errorf("Line = %q, want it to say that it is paused and why", line)
+		}
+		if eta := p.Facts(m).ETA; eta != nil {
+			t.Errorf("while it is paused: %v, want no ETA", eta)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package progress
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -11,90 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 )
-
-// A Printer shows a Meter while work goes on: a line that is rewritten on a
-// terminal, and a new line now and then elsewhere.
-type Printer struct {
-	Out      io.Writer
-	Terminal bool
-	Total    int64         // jobs in all, or 0 when nobody knows
-	Done     func() int64  // how many of them were done before this began; nil for none
-	Every    time.Duration // between lines when Out is no terminal; default 10s
-}
-
-// Run prints until ctx is done, and once more then.
-func (p Printer) Run(ctx context.Context, m *Meter) {
-	every := 250 * time.Millisecond
-	if !p.Terminal {
-		if every = p.Every; every == 0 {
-			every = 10 * time.Second
-		}
-	}
-	t := time.NewTicker(every)
-	defer t.Stop()
-	width := 0
-	for {
-		line := p.line(m)
-		if p.Terminal {
-			n := utf8.RuneCountInString(line)
-			fmt.Fprintf(p.Out, "\r%s%s", line, strings.Repeat(" ", max(0, width-n)))
-			width = n
-		} else if m.Elapsed() >= every {
-			fmt.Fprintln(p.Out, line)
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			if p.Terminal {
-				line := p.line(m)
-				fmt.Fprintf(p.Out, "\r%s%s\n", line, strings.Repeat(" ", max(0, width-utf8.RuneCountInString(line))))
-			}
-			return
-		}
-	}
-}
-
-func (p Printer) line(m *Meter) string {
-	c := m.Counts()
-	return p.Line(c, m.Elapsed(), m.ETA(p.Total-p.done(c)))
-}
-
-// done is how many jobs are settled, those of before with them.
-func (p Printer) done(c Counts) int64 {
-	if p.Done == nil {
-		return c.Settled()
-	}
-	return c.Settled() + p.Done()
-}
-
-// Line words the counts for one line.
-func (p Printer) Line(c Counts, elapsed time.Duration, eta *ETA) string {
-	done := p.done(c)
-	parts := []string{fmt.Sprintf("%d done", done)}
-	if p.Total > 0 {
-		parts[0] = fmt.Sprintf("%d/%d (%d%%)", done, p.Total, 100*done/p.Total)
-	}
-	parts = append(parts, fmt.Sprintf("%.1f/s", c.Rate))
-	if c.InFlight > 0 {
-		parts = append(parts, fmt.Sprintf("%d in flight", c.InFlight))
-	}
-	if c.Refused > 0 {
-		parts = append(parts, fmt.Sprintf("%d refused", c.Refused))
-	}
-	if c.Buried > 0 {
-		parts = append(parts, fmt.Sprintf("%d failed", c.Buried))
-	}
-	parts = append(parts, Tokens(c.Usage.InputTokens+c.Usage.OutputTokens)+" tokens", cost(c.Cost))
-	switch left := p.Total - done; {
-	case c.Paused != nil:
-		parts = append(parts, "PAUSED: "+first(c.Paused.Error(), 60))
-	case p.Total > 0 && left > 0:
-		parts = append(parts, eta.String())
-	default:
-		parts = append(parts, Duration(elapsed))
-	}
-	return strings.Join(parts, " · ")
-}
 
 // cost words a spend in few letters.
 func cost(s Spend) string {
