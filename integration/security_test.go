@@ -149,6 +149,25 @@ func (c corpus) folder(t *testing.T, dir string) {
 	}
 }
 
+// page adds what is served at that URL, with its headers.
+func (c corpus) page(t *testing.T, url string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("%s = %s, %v, want what a person would see", url, res.Status, err)
+	}
+	c[url] = fmt.Sprintf("%s\n%v\n%s", url, res.Header, text)
+}
+
 // messages adds those of a queue, with all that comes with them, and returns how many
 // there were. They stay hidden.
 func (c corpus) messages(t *testing.T, s *stack, name string) (n int) {
@@ -311,14 +330,18 @@ func TestSecretsStayWhereTheyAre(t *testing.T) {
 			writeJobs(t, file, []string{"hang-1"})
 			do(0, "submit", file, "--run", "hang")
 			calls := endpoint.calls.Load()
-			p := s.launch(t, append(worker, "--start-rate", "50")...)
+			flight, at := t.TempDir(), freePort(t)
+			p := s.launch(t, append(worker, "--start-rate", "50", "--flight-dir", flight, "--http", at)...)
 			eventually(t, "a call to be under way", func() bool { return endpoint.calls.Load() > calls })
 			p.signal(t, syscall.SIGQUIT)
-			p.exits(t, 2)
-			if !strings.Contains(p.stderr.String(), "SIGQUIT") || !strings.Contains(p.stderr.String(), "goroutine ") {
-				t.Errorf("the dump is %s, want one of goroutines", tail(p.stderr.String()))
+			eventually(t, "it to write down what it does", func() bool { return strings.Contains(p.stderr.String(), "flight recording written") })
+			for _, path := range []string{"", "metrics", "api/snapshot", "api/why", "api/job?run=hang&id=hang-1"} {
+				all.page(t, "http://"+at+"/"+path)
 			}
+			p.signal(t, syscall.SIGKILL)
+			p.exits(t, -1)
 			all.process(p)
+			all.folder(t, flight)
 			if n := all.messages(t, s, "upwell-jobs-dead"); n != len(modes)-1 {
 				t.Errorf("%d dead letters, want %d", n, len(modes)-1)
 			}

@@ -104,9 +104,19 @@ type Message struct {
 	// message was never delivered: it was submitted again or redriven.
 	Again bool
 
+	// Trace ties the message to the trace in which its job was submitted. Zero for
+	// none, or for one that is no good. The worker looks at none of it.
+	Trace Trace
+
 	// Origin is whatever the source wants to remember of the delivery. Nobody
 	// else looks at it.
 	Origin any
+}
+
+// A Trace is a place in a distributed trace, in the words of W3C Trace Context.
+type Trace struct {
+	Parent string // traceparent
+	State  string // tracestate, or empty
 }
 
 // An Attempt is one call to the endpoint for a job.

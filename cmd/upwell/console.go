@@ -1,61 +1,36 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"sync"
-	"time"
+	"os"
+
+	"golang.org/x/term"
+
+	"upwell/cmd/internal/progress"
 )
 
-const (
-	// statusWidth is how wide a line that showing writes may be, in characters, and
-	// showEvery how often it does.
-	statusWidth = 70
-	showEvery   = 200 * time.Millisecond
+// console returns where progress is shown, and log lines are written meanwhile: on a
+// terminal as a block, and elsewhere as a line now and then.
+func (e env) console() *progress.Console { return progress.NewConsole(e.stderr, e.terminal, e.getenv) }
 
-	// logEvery is how often reporting writes to a log.
-	logEvery = 10 * time.Second
-)
-
-// showing shows a line on a terminal, five times a second, until it is told to stop.
-// Nothing else may be written to standard error meanwhile. Elsewhere it shows nothing.
-func showing(e env, text func() string) (stop func()) {
-	if !e.terminal {
-		return func() {}
+// shows returns an env that shows progress as JSON, or not at all.
+func (e env) shows(asJSON, quiet bool) env {
+	switch {
+	case quiet:
+		e.stderr = e.console().Shows(progress.Quiet)
+	case asJSON:
+		e.stderr = e.console().Shows(progress.JSON)
+	default:
+		e.stderr = e.console()
 	}
-	end := ticking(showEvery, func() { fmt.Fprintf(e.stderr, "\r%-*s", statusWidth, text()) })
-	return func() {
-		end()
-		fmt.Fprintf(e.stderr, "\r%*s\r", statusWidth, "")
-	}
+	return e
 }
 
-// reporting shows a line on a terminal, as showing does, and elsewhere logs it now and
-// then, until it is told to stop.
-func reporting(ctx context.Context, e env, what string, text func() string) (stop func()) {
-	if e.terminal {
-		return showing(e, text)
-	}
-	return ticking(logEvery, func() {
-		e.log.InfoContext(ctx, what, "progress", text()) //nolint:sloglint // the caller's is constant
-	})
+// toTerminal reports whether standard output is a terminal.
+func toTerminal(e env) bool {
+	f, ok := e.stdout.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// ticking calls do again and again until it is told to stop.
-func ticking(every time.Duration, do func()) (stop func()) {
-	done := make(chan struct{})
-	var running sync.WaitGroup
-	running.Go(func() {
-		t := time.NewTicker(every)
-		defer t.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-t.C:
-				do()
-			}
-		}
-	})
-	return func() { close(done); running.Wait() }
-}
+// showing shows a line on a terminal until it is told to stop. Elsewhere it shows
+// nothing.
+func showing(e env, text func() string) (stop func()) { return e.console().Say(text) }

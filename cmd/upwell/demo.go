@@ -24,7 +24,9 @@ import (
 type demoCmd struct {
 	Dir      string `name:"output" short:"o" type:"path" default:"upwell-demo" placeholder:"DIR" help:"Folder for the results; what an earlier demo left there is removed."`
 	Capacity string `default:"${demo_capacity}" placeholder:"SCRIPT" help:"Hidden capacity of the simulated endpoint over time, in calls a second."`
+	Hold     bool   `help:"Keep the dashboard open when the demo is done, until Ctrl-C."`
 	Quiet    bool   `short:"q" help:"No progress."`
+	watchFlags
 }
 
 // demoCapacity is what the demo's endpoint can do: the limiter has to find it,
@@ -46,7 +48,9 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return fail(exitUsage, err)
 	}
-	s := session{env: e, file: file, dir: c.Dir, run: demoRun, quiet: c.Quiet}
+	e = e.shows(false, c.Quiet)
+	s := session{env: e, file: file, dir: c.Dir, run: demoRun, quiet: c.Quiet, watching: &c.watchFlags, verb: "demo"}
+	defer s.close()
 	s.sim = &mantlesim.Config{
 		Capacity: script,
 		Latency:  mantlesim.Latency{Median: 900 * time.Millisecond, Sigma: 0.5, Min: 200 * time.Millisecond, Max: 4 * time.Second, Correlation: 0.5},
@@ -68,12 +72,17 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return err
 	}
-	return c.conclude(&s, end, script)
+	err = c.conclude(&s, end, script)
+	if c.Hold && s.watch.url != "" && ctx.Err() == nil {
+		fmt.Fprintf(e.stdout, "the dashboard stays open until Ctrl-C:  %s\n", s.watch.url)
+		<-ctx.Done()
+	}
+	return err
 }
 
 // conclude shows what happened.
 func (c *demoCmd) conclude(s *session, end ending, script capacity.Script) error {
-	history, width := s.meter.History()
+	history, width := s.watch.meter.History()
 	fmt.Fprintln(s.stdout, "\nanswers per second (┄ what the endpoint would have taken)")
 	progress.Ramp(s.stdout, history, width, func(at time.Duration) float64 { return callsAt(script, at) })
 	fmt.Fprintln(s.stdout)

@@ -20,7 +20,7 @@ import (
 type estimateFlags struct {
 	Estimate bool    `group:"Estimate:" help:"Say what the run would take, tokens, price on each service tier and time, and do nothing. Earlier answers of the same template say how long answers become."`
 	AtRate   float64 `group:"Estimate:" name:"at-rate" default:"0" placeholder:"N" help:"Calls per second to reckon the time with. 0: what an earlier worker found."`
-	JSON     bool    `group:"Estimate:" name:"json" help:"Print the estimate as JSON."`
+	JSON     bool    `group:"Estimate:" name:"json" help:"Print JSON: the estimate or the summary, and progress as JSON lines."`
 }
 
 // experienceBoard is where workers write down what answers have taken.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,6 +34,7 @@ type exportCmd struct {
 	Unordered    bool     `help:"Write rows in the order of storage, which needs no index of the submitted ids, instead of that of the input."`
 	AnsweredOnly bool     `help:"Leave out jobs that failed."`
 	AllowPartial bool     `help:"Export what there is of a run that does not balance, or is not finished, and say so in _SUCCESS."`
+	JSON         bool     `name:"json" help:"Say in JSON what was written, and show progress as JSON lines."`
 	Quiet        bool     `short:"q" help:"No progress."`
 }
 
@@ -83,6 +85,7 @@ func (c *exportCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return fail(exitUsage, err)
 	}
+	e = e.shows(c.JSON, c.Quiet || c.toStdout() && toTerminal(e)) // rows and progress do not go together
 	from, err := c.open(ctx, e, exportWindow)
 	if err != nil {
 		return err
@@ -286,10 +289,7 @@ func (x *export) survey(ctx context.Context) (err error) {
 			return n.Total(), err
 		}
 	}
-	stop := func() {}
-	if !x.Quiet {
-		stop = watch(x.env, opts.Progress)
-	}
+	stop := watch(x.env, opts.Progress, x.manifest.Count)
 	x.report, err = account.Check(ctx, x.from, x.RunName, opts)
 	stop()
 	x.drawn = err == nil
@@ -341,10 +341,10 @@ func (x *export) stopped(ctx context.Context, err error) error {
 		return err
 	}
 	if _, ok := x.target.(table.Stream); ok {
-		return fail(exitInterrupted, errors.New("interrupted: what was written is not complete"))
+		return fail(exitInterrupted, errors.New("interrupted: what was written is not complete; run the same command again to write it anew"))
 	}
 	if x.single() {
-		return fail(exitInterrupted, errors.New("interrupted; nothing was written"))
+		return fail(exitInterrupted, errors.New("interrupted; nothing was written, and what was there before still is: run the same command again"))
 	}
 	return fail(exitInterrupted, errors.New("interrupted: without _SUCCESS, what was written is not complete; run the same command again to write it anew"))
 }
@@ -372,8 +372,7 @@ func (x *export) write(ctx context.Context, layout table.Layout) error {
 			return fail(exitConfig, err)
 		}
 	}
-	x.conclude(n, parts, time.Since(start))
-	return nil
+	return x.conclude(n, parts, time.Since(start))
 }
 
 // begin makes a folder ready. A single file is not there until it is whole, and
@@ -414,19 +413,42 @@ func (x *export) success(n counts, parts *table.Parts, layout table.Layout) tabl
 	return s
 }
 
+// exported is how it ended, in JSON.
+type exported struct {
+	Run      string  `json:"run"`
+	Output   string  `json:"output"`
+	Rows     int     `json:"rows"`
+	Answered int     `json:"answered"`
+	Failed   int     `json:"failed"`
+	Bytes    int64   `json:"bytes"`
+	Files    int     `json:"files"`
+	Seconds  float64 `json:"seconds"`
+	Partial  bool    `json:"partial"`
+	Why      string  `json:"why_partial,omitzero"`
+}
+
 // conclude prints the last line.
-func (x *export) conclude(n counts, parts *table.Parts, took time.Duration) {
+func (x *export) conclude(n counts, parts *table.Parts, took time.Duration) error {
 	out := x.stdout
 	if x.toStdout() {
 		out = x.stderr
 	}
 	rows := n.answered + n.failed
+	if x.JSON {
+		end := exported{x.RunName, x.Output, rows, n.answered, n.failed, parts.Bytes, parts.Files, took.Seconds(), x.partial, ""}
+		if x.partial {
+			end.Why = x.reservation()
+		}
+		x.warn(n)
+		return json.NewEncoder(out).Encode(end)
+	}
 	fmt.Fprintf(out, "run %s: %d rows (%d answered, %d failed), %s in %s, %.1f s, %.0f rows/s: %s\n",
 		x.RunName, rows, n.answered, n.failed, mebibytes(parts.Bytes), files(parts.Files), took.Seconds(), float64(rows)/took.Seconds(), x.Output)
 	if x.partial {
 		fmt.Fprintln(out, x.reservation())
 	}
 	x.warn(n)
+	return nil
 }
 
 // reservation says why a partial export is one.

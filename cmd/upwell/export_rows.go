@@ -8,7 +8,6 @@ import (
 	"iter"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,6 +41,7 @@ func (x *export) rows(ctx context.Context, parts *table.Parts) (n counts, err er
 		if err != nil {
 			return n, err
 		}
+		done.Add(1)
 		if r.Line == nil {
 			continue
 		}
@@ -49,7 +49,6 @@ func (x *export) rows(ctx context.Context, parts *table.Parts) (n counts, err er
 			return n, fail(exitConfig, err)
 		}
 		n.add(x.table, r)
-		done.Add(1)
 	}
 	return n, nil
 }
@@ -217,24 +216,19 @@ func (x *export) read(ctx context.Context, l line) (text []byte, kind sink.Kind,
 	return text, kind, err
 }
 
-// show shows on a terminal how far the export is, until it is told to stop.
+// show shows how far the export is, until it is told to stop: how many jobs it has been
+// through, whether they have a row or not.
 func (x *export) show(done *atomic.Int64) (stop func()) {
-	if x.Quiet {
-		return func() {}
+	s := progress.Step{What: "writing", Unit: "jobs", Total: int64(x.manifest.Count)}
+	if x.Unordered {
+		s.Unit, s.Total = "rows", int64(x.report.Answered)
+		if !x.AnsweredOnly {
+			s.Total += int64(x.report.Failed)
+		}
 	}
-	start, total := time.Now(), int64(x.report.Answered+x.report.Failed)
-	return showing(x.env, func() string { return exportLine(done.Load(), total, time.Since(start)) })
-}
-
-// exportLine words how far the export is.
-func exportLine(done, total int64, elapsed time.Duration) string {
-	rate := float64(done) / elapsed.Seconds()
-	text := fmt.Sprintf("%d rows · %.0f rows/s", done, rate)
-	if total > 0 {
-		text = fmt.Sprintf("%d/%d rows (%d%%) · %.0f rows/s", done, total, 100*done/total, rate)
-	}
-	if left := total - done; left > 0 && done > 0 {
-		text += " · ETA " + progress.Duration(time.Duration(float64(left)/rate*float64(time.Second)))
-	}
-	return text
+	return progress.NewTask(func() progress.Step {
+		now := s
+		now.Done = done.Load()
+		return now
+	}).Show(x.console())
 }

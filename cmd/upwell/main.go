@@ -12,6 +12,7 @@
 //	upwell export   write a run's results as JSON lines, CSV or Parquet
 //	upwell template check what a template makes of an input
 //	upwell doctor   check what a worker needs, and say what to fix
+//	upwell why      say what holds a worker back, and what would help
 //	upwell health   ask a worker how it is
 //	upwell local    serve SQS, S3 and a simulated endpoint on loopback
 //
@@ -37,6 +38,7 @@ import (
 	"golang.org/x/term"
 
 	"upwell/cmd/internal/dead"
+	"upwell/cmd/internal/progress"
 )
 
 // Exit codes.
@@ -65,6 +67,7 @@ type cli struct {
 	Dead     deadCmd     `cmd:"" help:"Look at dead letters, and send them back."`
 	Template templateCmd `cmd:"" help:"Check a template: what it makes of an input, and what is wrong with it."`
 	Doctor   doctorCmd   `cmd:"" help:"Check credentials, endpoint, model, queue, bucket and permissions, and say what to fix."`
+	Why      whyCmd      `cmd:"" help:"Say what holds a worker on this machine back right now, and what would help."`
 	Health   healthCmd   `cmd:"" help:"Ask a worker on this machine whether it lives, for the health checks of containers."`
 	Local    localCmd    `cmd:"" help:"Serve SQS, S3 and a simulated endpoint on loopback, for any AWS client."`
 }
@@ -106,9 +109,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal drains; with the handler gone, a second one kills.
 	context.AfterFunc(ctx, stop)
+	terminal := term.IsTerminal(int(os.Stderr.Fd()))
 	code := run(ctx, os.Args[1:], env{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
-		terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		stdin: os.Stdin, stdout: os.Stdout, stderr: progress.NewConsole(os.Stderr, terminal, os.Getenv), getenv: os.Getenv,
+		terminal: terminal,
 	})
 	os.Exit(code)
 }
@@ -119,7 +123,7 @@ func run(ctx context.Context, args []string, e env) int {
 	exited := -1
 	parser, err := kong.New(&c, kong.Name("upwell"), kong.Writers(e.stdout, e.stderr),
 		kong.Description(description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity, "input_help": inputHelp}, kong.Exit(func(code int) { exited = code }),
+		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity, "http": defaultHTTP, "input_help": inputHelp}, kong.Exit(func(code int) { exited = code }),
 		kong.Resolvers())
 	if err != nil {
 		panic(err) // the struct above is wrong

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"math"
 	"os"
 	"strings"
 	"sync"
@@ -155,10 +154,6 @@ func (f *paceFlags) limits(ctx context.Context, e env, results *s3sink.Sink) *th
 		return throttle.Config{
 			StartRate: f.StartRate, MaxRate: f.MaxRate, MaxInFlight: f.MaxInFlight,
 			Level: levels[lane], Shared: f.Shared, Guided: f.GuidedRamp,
-			OnChange: func(s throttle.State) {
-				e.log.DebugContext(ctx, "rate changed", "lane", lane.String(), "reason", s.Reason, "binds", s.Binds,
-					"per_second", math.Round(s.Rate*100)/100, "in_flight", s.InFlight, "waiting", s.Waiting)
-			},
 		}
 	})
 }

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +41,7 @@ type runCmd struct {
 	paceFlags
 	budgetFlags
 	estimateFlags
+	watchFlags
 
 	RunName     string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Name of the run. Default: the file's name."`
 	RetryFailed bool          `help:"Try jobs again that failed in an earlier run over the same folder."`
@@ -52,6 +55,7 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	if c.Dir == "" && !c.Estimate {
 		return fail(exitUsage, errors.New("no folder for the results: name it with --output or -o"))
 	}
+	e = e.shows(c.JSON, c.Quiet)
 	file, template, err := c.openInput(ctx, e, c.Input, written(c.Dir)...)
 	if err != nil {
 		return err
@@ -66,7 +70,8 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	if err := c.checkBudget(); err != nil {
 		return fail(exitUsage, err)
 	}
-	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet, budget: c.budgetFlags}
+	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet, asJSON: c.JSON, budget: c.budgetFlags, watching: &c.watchFlags, verb: "run"}
+	defer s.close()
 	if s.schemas, err = c.read(); err == nil {
 		err = s.schemas.join(template)
 	}
@@ -77,7 +82,7 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	if c.Estimate {
 		tally = estimate.NewTally()
 	}
-	if s.sum, err = checked(ctx, e.unless(c.Quiet), file, c.RunName, &s.schemas, tally); err != nil {
+	if s.sum, err = checked(ctx, e, file, c.RunName, &s.schemas, tally); err != nil {
 		return err
 	}
 	if c.Estimate {
@@ -162,21 +167,33 @@ type session struct {
 	file        *input.File
 	sum         input.Summary
 	schemas     schemas
+	verb        string // demo or run
 	dir, run    string
 	retryFailed bool
 	quiet       bool
+	asJSON      bool // how it ended is told in JSON
 	budget      budgetFlags
+	watching    *watchFlags
 	sim         *mantlesim.Config // nil to call a real endpoint
 	pace        *paceFlags
 	worker      func(*local.Stack) (worker.Endpoint, worker.Config, error)
 
-	meter   *progress.Meter
+	watch   *watching // nil before work
 	results *s3sink.Sink
 	opener  worker.Opener // of bodies that are in S3
 	stack   *local.Stack
 	window  chan struct{}         // a token for each job queued and not settled
 	skipped atomic.Int64          // jobs that an earlier run had settled
 	parked  atomic.Pointer[error] // why there is no money for more calls, or nil
+	closers []func()              // in the order in which they were opened
+}
+
+// close lets go of all that the session holds. Until then its results can be looked at.
+func (s *session) close() {
+	for _, f := range slices.Backward(s.closers) {
+		f()
+	}
+	s.closers = nil
 }
 
 // simulatedKey is what a simulated endpoint is called with.
@@ -201,7 +218,7 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 	if err != nil {
 		return end, fail(exitUsage, fmt.Errorf("%s is in use by another upwell: %w", s.dir, err))
 	}
-	defer unlock()
+	s.closers = append(s.closers, unlock)
 	// What the stack serves lasts longer than ctx: the drain still stores.
 	serve := context.WithoutCancel(ctx)
 	// Results are the user's, so they have to survive a power failure.
@@ -209,7 +226,7 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 	if err != nil {
 		return end, fail(exitConfig, err)
 	}
-	defer s.stack.Close()
+	s.closers = append(s.closers, func() { s.stack.Close() })
 	queues, objects, err := furnish(serve, s.stack, s.pace.Slots)
 	if err != nil {
 		return end, fail(exitConfig, err)
@@ -239,32 +256,32 @@ func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 	if err != nil {
 		return end, err
 	}
-	s.meter = progress.NewMeter()
 	working, done := context.WithCancel(ctx)
 	defer done()
+	learned := estimate.NewExperience()
+	if s.watch, err = s.watching.listen(ctx, s.env, s.verb, s.run, localQueue, learned.Observe, s.follow(done)); err != nil {
+		return end, err
+	}
+	s.closers = append(s.closers, func() { s.watch.leave(ctx) })
+	s.watch.totals.Store(&progress.Totals{Jobs: int64(s.sum.Count)})
 	s.window = make(chan struct{}, s.windowSize())
 	cfg.Run, cfg.Opener = s.run, s.opener
 	cfg.Log = slog.New(atLeast{cfg.Log.Handler(), slog.LevelWarn}) // the progress line says the rest
-	learned := estimate.NewExperience()
-	cfg.Observe = func(ev worker.Event) {
-		if ev.Kind == worker.Parked && s.parked.CompareAndSwap(nil, &ev.Err) {
-			done() // what is in flight is waited for
-		}
-		s.meter.Observe(ev)
-		learned.Observe(ev)
-		if ev.Kind == worker.Stored || ev.Kind == worker.Buried {
-			select {
-			case <-s.window:
-			default: // settled twice, because the first acknowledgement was lost
-			}
-		}
-	}
+	cfg.Observe = s.watch.observe
 	limits := s.pace.limits(ctx, s.env, s.results)
 	money := purse(s.results, cfg.Log)
 	cfg.Purse = money
 	w, err := worker.New(queue, endpoint, s.results, limits, cfg)
 	if err != nil {
 		return end, fail(exitUsage, err)
+	}
+	unwatch, err := s.watch.start(ctx, watched{worker: w, queue: queue, results: s.results})
+	if err != nil {
+		return end, err
+	}
+	s.closers = append(s.closers, unwatch)
+	if s.watch.url != "" && !s.quiet && !s.asJSON {
+		fmt.Fprintf(s.stderr, "dashboard: %s\n", s.watch.url)
 	}
 	leave := alongside(ctx, s.env, s.results, limits, learned, money, false)
 	defer leave()
@@ -290,8 +307,39 @@ func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 	if !errors.Is(fed, context.Canceled) {
 		err = errors.Join(err, fed)
 	}
-	end = ending{Counts: s.meter.Counts(), elapsed: s.meter.Elapsed()}
-	return end, fail(exitConfig, err)
+	end = ending{Counts: s.watch.meter.Counts(), elapsed: s.watch.meter.Elapsed()}
+	return end, errors.Join(fail(exitConfig, err), s.watch.end(ctx, s.outcome(ctx)))
+}
+
+// follow returns what the session itself does about events: it stops when there is no
+// money for more, and has another job queued for each that is settled.
+func (s *session) follow(stop func()) func(worker.Event) {
+	return func(ev worker.Event) {
+		switch ev.Kind {
+		case worker.Parked:
+			if s.parked.CompareAndSwap(nil, &ev.Err) {
+				stop() // what is in flight is waited for
+			}
+		case worker.Stored, worker.Buried:
+			select {
+			case <-s.window:
+			default: // settled twice, because the first acknowledgement was lost
+			}
+		default:
+		}
+	}
+}
+
+// outcome words how the session ended, for those who look at its page.
+func (s *session) outcome(ctx context.Context) string {
+	switch {
+	case s.parked.Load() != nil:
+		return "parked"
+	case ctx.Err() != nil:
+		return "interrupted"
+	default:
+		return "done"
+	}
 }
 
 // windowSize is how many jobs may be in the queue of this process and the worker
@@ -324,9 +372,13 @@ func (s *session) finish(ctx context.Context, queue *sqsqueue.Queue) error {
 // feed queues the jobs that have no result yet, as fast as they are settled.
 func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool) error {
 	var batch []sqsqueue.Outgoing
+	var sent []func(error) // of their traces
 	flush := func() error {
 		err := queue.Send(ctx, batch)
-		batch = batch[:0]
+		for _, end := range sent {
+			end(err)
+		}
+		batch, sent = batch[:0], sent[:0]
 		return err
 	}
 	for item, err := range s.file.Jobs(s.run) {
@@ -339,7 +391,7 @@ func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 				return err
 			}
 			if skip {
-				s.skipped.Add(1)
+				s.skip()
 				continue
 			}
 		}
@@ -359,7 +411,9 @@ func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 		if err != nil {
 			return err
 		}
-		if batch = append(batch, sqsqueue.Outgoing{Body: body}); len(batch) == handed {
+		trace, end := s.watch.traces.Send(localQueue, item.Job.Key, time.Now()) //nolint:contextcheck // each job has a trace of its own
+		sent = append(sent, end)
+		if batch = append(batch, sqsqueue.Outgoing{Body: body, Trace: trace}); len(batch) == handed {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -368,14 +422,27 @@ func (s *session) feed(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 	return flush()
 }
 
+// skip notes a job that an earlier run had settled.
+func (s *session) skip() {
+	s.watch.totals.Store(&progress.Totals{Jobs: int64(s.sum.Count), Before: s.skipped.Add(1)})
+}
+
 func (s *session) show(ctx context.Context) {
-	progress.Printer{Out: s.stderr, Terminal: s.terminal, Total: int64(s.sum.Count), Done: s.skipped.Load}.Run(ctx, s.meter)
+	progress.Printer{Out: s.console(), Total: int64(s.sum.Count), Done: s.skipped.Load, Budget: s.limit}.Run(ctx, s.watch.meter)
+}
+
+// limit returns what the run may cost, or 0 when nobody has said.
+func (s *session) limit() float64 {
+	if b := s.watch.budget.Load(); b != nil && b.LimitUSD.Known() {
+		return float64(b.LimitUSD)
+	}
+	return 0
 }
 
 // explain says what an interrupt does.
 func (s *session) explain() {
-	fmt.Fprintf(s.stderr, "\ninterrupted: waiting for %d calls in flight, which are paid for; Ctrl-C again abandons them\n",
-		s.meter.Counts().InFlight)
+	fmt.Fprintf(s.stderr, "interrupted: waiting for %d calls in flight, which are paid for; the same command goes on with the rest; Ctrl-C again abandons them\n",
+		s.watch.meter.Counts().InFlight)
 }
 
 // conclude writes the output files and the summary.
@@ -384,12 +451,40 @@ func (s *session) conclude(end ending) error {
 	if err != nil {
 		return fail(exitConfig, err)
 	}
+	if s.asJSON {
+		if err := s.encode(end, answered, failed); err != nil {
+			return fail(exitConfig, err)
+		}
+		return s.left(answered, failed)
+	}
 	fmt.Fprintf(s.stdout, "run %s: %d of %d jobs answered, %d failed\n", s.run, answered, s.sum.Count, failed)
-	progress.Table(s.stdout, progress.Summary(end.Counts, end.elapsed))
+	progress.Table(s.stdout, append(progress.Summary(end.Counts, end.elapsed), progress.Row{Name: "held back by", Value: s.watch.heldBack()}))
 	fmt.Fprintf(s.stdout, "  answers  %s\n", filepath.Join(s.dir, outputName(s.run)))
 	if failed > 0 {
 		fmt.Fprintf(s.stdout, "  errors   %s\n", filepath.Join(s.dir, errorsName(s.run)))
 	}
+	return s.left(answered, failed)
+}
+
+// encode writes the summary as JSON.
+func (s *session) encode(end ending, answered, failed int) error {
+	return json.NewEncoder(s.stdout).Encode(struct {
+		Run      string `json:"run"`
+		Jobs     int    `json:"jobs"`
+		Answered int    `json:"answered"` // in all, by earlier runs with it
+		Lost     int    `json:"failed_in_all"`
+		Left     int    `json:"left"`
+		Answers  string `json:"answers"`
+		Errors   string `json:"errors_file,omitzero"`
+		progress.Final
+	}{
+		s.run, s.sum.Count, answered, failed, s.sum.Count - answered - failed,
+		filepath.Join(s.dir, outputName(s.run)), filepath.Join(s.dir, errorsName(s.run)), progress.SummaryJSON(end.Counts, end.elapsed),
+	})
+}
+
+// left says what is left, and returns the exit code.
+func (s *session) left(answered, failed int) error {
 	switch why := s.parked.Load(); {
 	case answered+failed < s.sum.Count && why != nil:
 		fmt.Fprintf(s.stderr, "upwell: run %s: %v; %d jobs are left, and the same command goes on with them\n", s.run, *why, s.sum.Count-answered-failed)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -15,6 +16,7 @@ import (
 
 	"upwell/cmd/internal/input"
 	"upwell/cmd/internal/progress"
+	"upwell/cmd/internal/traces"
 	"upwell/cmd/internal/trail"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
@@ -62,6 +64,8 @@ type submission struct {
 	schemas *schemas
 	queue   *sqsqueue.Queue
 	results *s3sink.Sink
+	traces  *traces.Traces // nil for none
+	to      string         // the queue's name or URL, for them
 
 	// holdBack is how long after since jobs in doubt are held back. Since then nobody
 	// else is sending.
@@ -71,6 +75,8 @@ type submission struct {
 	// retryFailed sends what failed as well, of what is in doubt. anew says that doubts
 	// are by the user's wish: a FIFO queue must not take what is sent for what was.
 	retryFailed, anew bool
+
+	asJSON bool // how it ended is told in JSON
 
 	// What is stored. store alone changes it, one call at a time.
 	checkpoint sink.Checkpoint
@@ -99,6 +105,9 @@ type dispatch struct {
 func (s *submission) run(ctx context.Context, existed bool) error {
 	at := s.checkpoint
 	if !at.Complete.IsZero() {
+		if s.asJSON {
+			return s.encode(submitted{Run: s.name, Jobs: at.Count, Complete: at.Complete})
+		}
 		fmt.Fprintf(s.stdout, "run %s: all %d jobs were queued on %s; nothing to do (--again queues those without an answer)\n",
 			s.name, at.Count, at.Complete.Local().Format(time.DateTime))
 		return nil
@@ -110,8 +119,7 @@ func (s *submission) run(ctx context.Context, existed bool) error {
 	if err := s.do(ctx); err != nil {
 		return s.stopped(ctx, err)
 	}
-	s.conclude()
-	return nil
+	return s.conclude()
 }
 
 // do sends all that the checkpoint says is left.
@@ -121,7 +129,7 @@ func (s *submission) do(ctx context.Context) error {
 	s.total = from.Count
 	s.before = int64(from.Queued - from.Doubtful())
 	s.dealt.Store(s.before)
-	stop := reporting(ctx, s.env, "jobs queued", s.line)
+	stop := progress.NewTask(s.step).Show(s.console())
 	defer stop()
 	if from.Queued < from.Count {
 		err := s.pass(ctx, s.rest(from.Queued), trail.New(from.Queued, from.Count, func(ctx context.Context, queued, begun int) error {
@@ -228,12 +236,20 @@ func (s *submission) send(ctx context.Context, batch []dispatch) error {
 		return err
 	}
 	out := make([]sqsqueue.Outgoing, 0, len(batch))
-	for _, o := range ready {
-		if o != nil {
-			out = append(out, *o)
+	sent := make([]func(error), 0, len(batch)) // of their traces
+	for i, o := range ready {
+		if o == nil {
+			continue
 		}
+		trace, end := s.traces.Send(s.to, batch[i].key, time.Now()) //nolint:contextcheck // each job has a trace of its own
+		o.Trace = trace
+		out, sent = append(out, *o), append(sent, end)
 	}
-	if err := s.queue.Send(ctx, out); err != nil {
+	err := s.queue.Send(ctx, out)
+	for _, end := range sent {
+		end(err)
+	}
+	if err != nil {
 		return err
 	}
 	s.queued.Add(int64(len(out)))
@@ -382,24 +398,34 @@ func batches(all iter.Seq2[dispatch, error]) iter.Seq2[[]dispatch, error] {
 	}
 }
 
-// line says how far it is.
-func (s *submission) line() string {
-	dealt, rate := s.dealt.Load(), s.rate()
-	text := fmt.Sprintf("%d/%d queued · %.0f/s", dealt, s.total, rate)
-	if left := float64(s.total) - float64(dealt); left > 0 && rate > 0 {
-		text += " · ETA " + progress.Duration(time.Duration(left/rate*float64(time.Second)))
-	}
-	return text
+// step says how far it is.
+func (s *submission) step() progress.Step {
+	return progress.Step{What: "queueing", Unit: "jobs", Done: s.dealt.Load(), Total: int64(s.total)}
 }
 
-// rate is how many jobs a second this process has dealt with so far.
-func (s *submission) rate() float64 {
-	return float64(s.dealt.Load()-s.before) / max(time.Since(s.start).Seconds(), 1e-3)
+// submitted is how it ended, in JSON.
+type submitted struct {
+	Run       string    `json:"run"`
+	Jobs      int       `json:"jobs"`               // of the run
+	Queued    int64     `json:"queued"`             // now
+	HeldBack  int64     `json:"held_back,omitzero"` // of those, as they may be in the queue twice
+	Seconds   float64   `json:"seconds"`
+	PerSecond float64   `json:"per_second"`
+	Complete  time.Time `json:"complete,omitzero"` // when all were queued, if they were before
+	DryRun    bool      `json:"dry_run,omitzero"`
 }
+
+func (s *submission) encode(v submitted) error { return json.NewEncoder(s.stdout).Encode(v) }
 
 // conclude says how it ended.
-func (s *submission) conclude() {
+func (s *submission) conclude() error {
 	queued, took := s.queued.Load(), time.Since(s.start)
+	if s.asJSON {
+		return s.encode(submitted{
+			Run: s.name, Jobs: s.total, Queued: queued, HeldBack: s.delayed.Load(),
+			Seconds: took.Seconds(), PerSecond: float64(queued) / max(took.Seconds(), 1e-3),
+		})
+	}
 	pace := fmt.Sprintf("in %s (%.0f/s)", progress.Duration(took), float64(queued)/max(took.Seconds(), 1e-3))
 	if int(queued) == s.total {
 		fmt.Fprintf(s.stdout, "run %s: %d jobs queued %s\n", s.name, s.total, pace)
@@ -410,6 +436,7 @@ func (s *submission) conclude() {
 		fmt.Fprintf(s.stdout, "%d that may be in the queue twice are held back for up to %s, and looked up before they are paid for\n", n, s.holdBack)
 	}
 	fmt.Fprintf(s.stdout, "next: upwell status %s --watch\n", s.name)
+	return nil
 }
 
 // stopped says how it ended too early.

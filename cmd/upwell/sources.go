@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"upwell/cmd/internal/awsconf"
 	"upwell/cmd/internal/input"
+	"upwell/cmd/internal/progress"
 	"upwell/cmd/internal/prompt"
 	"upwell/jobs"
 	"upwell/sink/s3sink"
@@ -106,14 +106,7 @@ func (f *recordFlags) options(e env, t *prompt.Template) (input.Options, error) 
 
 // inspect is [input.Check] with its progress shown, and then what was left out.
 func inspect(ctx context.Context, e env, file *input.File, run string, fits func(jobs.Job, []byte) error) (input.Summary, error) {
-	p := file.Progress()
-	stop := reporting(ctx, e, "input read", func() string {
-		n, done, total := p.Records.Load(), p.Bytes.Load(), p.Total.Load()
-		if total == 0 {
-			return fmt.Sprintf("%d jobs read, %d MB", n, done/1e6)
-		}
-		return fmt.Sprintf("%d jobs read, %d of %d MB", n, done/1e6, total/1e6)
-	})
+	stop := progress.NewTask(func() progress.Step { return readSoFar(file.Progress()) }).Show(e.console())
 	sum, err := input.Check(ctx, file, run, fits)
 	stop()
 	for _, w := range sum.Warnings {
@@ -122,12 +115,19 @@ func inspect(ctx context.Context, e env, file *input.File, run string, fits func
 	return sum, err
 }
 
-// unless returns an env that shows no progress if it is to be quiet.
-func (e env) unless(quiet bool) env {
-	if quiet {
-		e.terminal, e.log = false, slog.New(slog.DiscardHandler)
+// readSoFar words how far the input has been read: in bytes, as nobody knows how many
+// jobs there will be.
+func readSoFar(p *input.Progress) progress.Step {
+	n, done, total := p.Records.Load(), p.Bytes.Load(), p.Total.Load()
+	s := progress.Step{What: "checking the input", Unit: "jobs", Done: n}
+	if total > 0 {
+		unit, size := "kB", int64(1e3)
+		if total >= 1e8 {
+			unit, size = "MB", 1e6
+		}
+		s.Done, s.Total, s.Unit, s.More = done/size, (total+size-1)/size, unit, fmt.Sprintf("%d jobs", n)
 	}
-	return e
+	return s
 }
 
 // fetchers is how many objects are read at the same time.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +33,8 @@ type statusCmd struct {
 	Watch bool          `short:"w" help:"Show it again and again until the run is done."`
 	Every time.Duration `default:"10s" help:"How often to look with --watch."`
 	Exact bool          `help:"Read every result for tokens and cost, where a sample is read otherwise."`
-	JSON  bool          `name:"json" help:"Print JSON."`
+	JSON  bool          `name:"json" help:"Print JSON: with --watch one object a line, for each look."`
+	Quiet bool          `short:"q" help:"With --watch: print only how it is in the end."`
 }
 
 const (
@@ -42,6 +44,10 @@ const (
 
 	// lately is how far back the rate looks. S3 tells times to the second.
 	lately = 2 * time.Minute
+
+	// etaLately is how far back an ETA looks: as far as nothing has changed, and no
+	// farther.
+	etaLately = 30 * time.Minute
 
 	// readers is how many objects are read at once.
 	readers = 32
@@ -59,8 +65,9 @@ type statusReport struct {
 	Left     int                `json:"left"`
 	Queue    *sqsqueue.Counts   `json:"queue,omitempty"`
 
-	PerSecond  float64 `json:"per_second"`
-	ETASeconds float64 `json:"eta_seconds,omitzero"`
+	PerSecond  float64       `json:"per_second"`
+	ETASeconds float64       `json:"eta_seconds,omitzero"` // at that rate
+	ETA        *progress.ETA `json:"eta,omitempty"`        // by how the rate has moved in the last half an hour
 
 	Usage jobs.Usage     `json:"usage"`
 	Cost  progress.Spend `json:"cost"`
@@ -85,30 +92,29 @@ func (c *statusCmd) Run(ctx context.Context, e env) error {
 			return fail(exitConfig, err)
 		}
 	}
-	for {
-		r, err := c.look(ctx, results, queue)
+	look := func() (statusReport, error) { return c.look(ctx, results, queue) }
+	if !c.Watch {
+		r, err := look()
 		if ctx.Err() != nil {
-			return &failure{code: exitInterrupted}
+			return fail(exitInterrupted, errors.New("interrupted"))
+		}
+		if err == nil {
+			err = c.print(e, r)
 		}
 		if err != nil {
 			return err
 		}
-		if err := c.print(e, r); err != nil {
-			return err
-		}
-		done := r.Left <= 0 && !r.mayBeBack()
-		if done || !c.Watch {
-			if r.Left <= 0 && r.Failed > 0 {
-				return &failure{code: exitFailed}
-			}
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return &failure{code: exitInterrupted}
-		case <-time.After(c.Every):
-		}
+		return r.outcome()
 	}
+	return c.watch(ctx, e, look)
+}
+
+// outcome is the exit code that the report deserves.
+func (r *statusReport) outcome() error {
+	if r.Left <= 0 && r.Failed > 0 {
+		return &failure{code: exitFailed}
+	}
+	return nil
 }
 
 // look makes a report. It lists everything and reads little.
@@ -123,7 +129,7 @@ func (c *statusCmd) look(ctx context.Context, results *s3sink.Sink, queue *sqsqu
 	default:
 		r.Submitted, r.Created = m.Count, m.Created
 	}
-	sum := &tally{report: &r}
+	sum := &tally{report: &r, past: progress.NewPast(time.Now().Add(-etaLately), time.Now())}
 	if err := c.answers(ctx, results, sum); err != nil {
 		return r, fail(exitConfig, err)
 	}
@@ -155,6 +161,7 @@ type tally struct {
 	mu     sync.Mutex
 	report *statusReport
 	recent int
+	past   *progress.Pace // of answers and failures
 
 	// Of error lines, all of which are read. What was paid for in vain was paid
 	// for, also of jobs that have been answered since.
@@ -190,6 +197,7 @@ func (c *statusCmd) answers(ctx context.Context, results *s3sink.Sink, sum *tall
 		}
 		n := sum.report.Answered
 		sum.report.Answered++
+		sum.past.Ended(o.Modified)
 		if o.Modified.After(since) {
 			sum.recent++
 		}
@@ -235,6 +243,7 @@ func (c *statusCmd) failures(ctx context.Context, results *s3sink.Sink, sum *tal
 			if err != nil || answered {
 				return err
 			}
+			sum.past.Ended(o.Modified)
 			sum.mu.Lock()
 			defer sum.mu.Unlock()
 			sum.report.Failed++
@@ -270,6 +279,7 @@ func (t *tally) finish() {
 	if r.Left > 0 && r.PerSecond > 0 {
 		r.ETASeconds = float64(r.Left) / r.PerSecond
 	}
+	r.ETA = t.past.ETA(int64(r.Left))
 }
 
 // mayBeBack reports whether jobs that failed may have been sent back: they count as
@@ -280,6 +290,25 @@ func (c *statusCmd) print(e env, r statusReport) error {
 	if c.JSON {
 		return json.NewEncoder(e.stdout).Encode(r)
 	}
+	rows := r.rows()
+	if r.Left > 0 {
+		rows = append(rows, progress.Row{Name: "ETA", Value: strings.TrimPrefix(r.eta(), "ETA ")})
+	}
+	fmt.Fprintln(e.stdout, r.title())
+	progress.Table(e.stdout, rows)
+	return nil
+}
+
+func (r *statusReport) title() string {
+	title := "run " + r.Run
+	if !r.Created.IsZero() {
+		title += ", submitted " + r.Created.Local().Format(time.DateTime)
+	}
+	return title
+}
+
+// rows are the lines of the table, without the ETA.
+func (r *statusReport) rows() []progress.Row {
 	about := ""
 	if r.Read < r.Answered {
 		about = fmt.Sprintf(" (from %d results; --exact reads all)", r.Read)
@@ -303,16 +332,7 @@ func (c *statusCmd) print(e env, r statusReport) error {
 	if r.Budget != nil {
 		rows = append(rows, progress.Row{Name: "budget", Value: r.Budget.String()})
 	}
-	if r.ETASeconds > 0 {
-		rows = append(rows, progress.Row{Name: "ETA", Value: progress.Duration(time.Duration(r.ETASeconds * float64(time.Second)))})
-	}
-	fmt.Fprintf(e.stdout, "run %s", r.Run)
-	if !r.Created.IsZero() {
-		fmt.Fprintf(e.stdout, ", submitted %s", r.Created.Local().Format(time.DateTime))
-	}
-	fmt.Fprintln(e.stdout)
-	progress.Table(e.stdout, rows)
-	return nil
+	return rows
 }
 
 func ratio(n, of int) string {

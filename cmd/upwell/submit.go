@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,6 +36,7 @@ type submitCmd struct {
 	RetryFailed bool          `help:"With --again: queue the jobs that failed as well."`
 	HoldBack    time.Duration `default:"15m" env:"UPWELL_HOLD_BACK" help:"After a submit was killed, a few jobs may be queued a second time. How long that second message is held back, so that the first is answered by then: longer than a call takes, and 15m at most. FIFO queues hold nothing back."`
 	DryRun      bool          `help:"Check the input, and queue nothing."`
+	Quiet       bool          `short:"q" help:"No progress."`
 }
 
 // submitPlace says where queue and results are, as far as they are needed.
@@ -64,6 +66,7 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if err := c.given(); err != nil {
 		return fail(exitUsage, err)
 	}
+	e = e.shows(c.JSON, c.Quiet)
 	c.profile = c.Profile
 	file, template, err := c.openInput(ctx, e, c.Input)
 	if err != nil {
@@ -93,6 +96,9 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	if c.DryRun {
+		if c.JSON {
+			return json.NewEncoder(e.stdout).Encode(submitted{Run: c.RunName, Jobs: sum.Count, DryRun: true})
+		}
 		fmt.Fprintf(e.stdout, "%s: %d jobs, all good; nothing was queued\n", file.Name, sum.Count)
 		return nil
 	}
@@ -121,9 +127,14 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 	if err := c.setBudget(ctx, e, results, c.RunName); err != nil { // before there are jobs to pay for
 		return err
 	}
+	tracer, err := tracing(ctx, e)
+	if err != nil {
+		return err
+	}
+	defer sendTraces(ctx, e, tracer)
 	s := submission{
-		env: e, file: file, name: c.RunName, schemas: &schemas, queue: queue, results: results,
-		holdBack: c.HoldBack, retryFailed: c.RetryFailed, anew: c.Again,
+		env: e, file: file, name: c.RunName, schemas: &schemas, queue: queue, results: results, traces: tracer, to: c.Queue,
+		holdBack: c.HoldBack, retryFailed: c.RetryFailed, anew: c.Again, asJSON: c.JSON,
 	}
 	if err := c.resume(ctx, &s, m, existed); err != nil {
 		return err
@@ -201,7 +212,7 @@ func checked(ctx context.Context, e env, file *input.File, run string, s *schema
 	}
 	sum, err := inspect(ctx, e, file, run, fits)
 	if ctx.Err() != nil {
-		return sum, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
+		return sum, fail(exitInterrupted, errors.New("interrupted; nothing was queued: run the same command again"))
 	}
 	return sum, failInput(err)
 }
@@ -233,7 +244,7 @@ func record(ctx context.Context, results *s3sink.Sink, file *input.File, run str
 		return stored, true, fail(exitUsage, fmt.Errorf("run %q exists, with %d jobs of %s, submitted %s, and the input, the template or the schemas differ: choose another name with --run",
 			run, stored.Count, stored.Input, stored.Created.Format(time.DateTime)))
 	case ctx.Err() != nil:
-		return stored, false, fail(exitInterrupted, errors.New("interrupted; nothing was queued"))
+		return stored, false, fail(exitInterrupted, errors.New("interrupted; nothing was queued: run the same command again"))
 	}
 	return stored, !stored.Created.Equal(m.Created), fail(exitConfig, err)
 }

@@ -26,8 +26,9 @@ type verifyCmd struct {
 
 	Input string `placeholder:"INPUT" help:"What was submitted, with the same --template and --key if any, for a run without an index of its ids: one that upwell submit and upwell run did not start."`
 	inputFlags
-	Read bool `help:"Read every line as well, and verify that it is JSON, of that job and run, with an answer or an error."`
-	JSON bool `name:"json" help:"Print JSON."`
+	Read  bool `help:"Read every line as well, and verify that it is JSON, of that job and run, with an answer or an error."`
+	JSON  bool `name:"json" help:"Print JSON, and progress as JSON lines."`
+	Quiet bool `short:"q" help:"No progress."`
 }
 
 // Help says what is compared.
@@ -48,6 +49,7 @@ const connections = 96
 
 // Run verifies the run.
 func (c *verifyCmd) Run(ctx context.Context, e env) error {
+	e = e.shows(c.JSON, c.Quiet)
 	from, err := c.open(ctx, e, connections)
 	if err != nil {
 		return err
@@ -71,7 +73,7 @@ func (c *verifyCmd) Run(ctx context.Context, e env) error {
 			return err
 		}
 	}
-	stop := watch(e, opts.Progress)
+	stop := watch(e, opts.Progress, 0)
 	report, err := account.Check(ctx, from, c.RunName, opts)
 	stop()
 	if err != nil {
@@ -91,7 +93,7 @@ func (c *verifyCmd) Run(ctx context.Context, e env) error {
 func (c *verifyCmd) submitted(ctx context.Context, e env, file *input.File, from reading) (iter.Seq2[string, error], error) {
 	sum, err := inspect(ctx, e, file, c.RunName, func(jobs.Job, []byte) error { return nil }) // only its ids matter
 	if ctx.Err() != nil {
-		return nil, fail(exitInterrupted, errors.New("interrupted"))
+		return nil, fail(exitInterrupted, errUnchanged)
 	}
 	if err != nil {
 		return nil, failInput(err)
@@ -116,7 +118,7 @@ func (c *verifyCmd) submitted(ctx context.Context, e env, file *input.File, from
 func noAccount(ctx context.Context, run string, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return fail(exitInterrupted, errors.New("interrupted"))
+		return fail(exitInterrupted, errUnchanged)
 	case errors.Is(err, sink.ErrNoIndex):
 		return fail(exitConfig, fmt.Errorf("run %q: nothing here says what was submitted, so there is nothing to compare with: "+
 			"correct the run's name, bucket or prefix, or give the file that was submitted with --input FILE", run))
@@ -127,11 +129,24 @@ func noAccount(ctx context.Context, run string, err error) error {
 	}
 }
 
-// watch shows on a terminal how far the check is, until it is told to stop.
-func watch(e env, p *account.Progress) (stop func()) {
-	return showing(e, func() string {
-		return fmt.Sprintf("%d ids · %d of 256 shards compared · %d lines read", p.IDs.Load(), p.Shards.Load(), p.Lines.Load())
-	})
+// errUnchanged says what became of a check that was not finished.
+var errUnchanged = errors.New("interrupted: a check only reads, so nothing has changed; run the same command again")
+
+// watch shows how far the check is, until it is told to stop. ids is how many there are
+// to be read, or 0 when nobody knows.
+func watch(e env, p *account.Progress, ids int) (stop func()) {
+	const shards = 256
+	return progress.NewTask(func() progress.Step {
+		n, lines := p.IDs.Load(), p.Lines.Load()
+		s := progress.Step{What: "comparing what is stored", Unit: "shards", Done: p.Shards.Load(), Total: shards, More: fmt.Sprintf("%d ids", n)}
+		switch {
+		case s.Done == 0 && lines == 0:
+			return progress.Step{What: "reading the submitted ids", Unit: "ids", Done: n, Total: int64(ids)}
+		case lines > 0:
+			s.More += fmt.Sprintf(", %d lines read", lines)
+		}
+		return s
+	}).Show(e.console())
 }
 
 func (c *verifyCmd) print(e env, r *account.Report) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,13 +29,13 @@ type workerCmd struct {
 	paceFlags
 	openerFlags
 	budgetFlags
+	watchFlags
 
 	Fleet         bool          `group:"Pace:" env:"UPWELL_FLEET" help:"Share the account's capacity with the other workers on this bucket that have this flag, through an object in it: equal parts, and no more refusals than one worker has."`
 	RunName       string        `name:"run" placeholder:"NAME" env:"UPWELL_RUN" help:"Run of jobs that name none, and the one whose account --exit-when-empty ends with. Default: default."`
 	Drain         time.Duration `default:"85s" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after SIGTERM. Give the platform's grace period 35s more."`
 	LookUp        bool          `env:"UPWELL_LOOK_UP" help:"Look every job up in S3 before paying for it, not only those delivered before."`
 	ExitWhenEmpty time.Duration `placeholder:"60s" env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue has held nothing for so long, for scheduled tasks: 0 when the account of --run balances and no job failed, else 1, also when all that is left waits for a larger budget."`
-	HTTP          string        `name:"http" placeholder:"ADDR" env:"UPWELL_HTTP" help:"Serve /healthz and /readyz at this address, such as 127.0.0.1:9464, for upwell health and other probes. Default: nowhere."`
 	PrintConfig   bool          `help:"Print the settings in force, and exit."`
 }
 
@@ -55,21 +56,17 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	defer crew.leave()
-	if c.HTTP != "" {
-		unserve, err := serveHealth(ctx, c.HTTP, crew)
-		if err != nil {
-			return err
-		}
-		defer unserve()
-	}
-	e.log.InfoContext(ctx, "worker started", "version", version(), "queue", c.Queue, "bucket", c.Bucket, "slots", c.Slots)
+	e.log.InfoContext(ctx, "worker started", "version", version(), "queue", c.Queue, "bucket", c.Bucket, "slots", c.Slots, "dashboard", cmp.Or(crew.watch.url, off))
 	context.AfterFunc(ctx, func() {
-		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", crew.meter.Counts().InFlight) //nolint:sloglint // ctx is done
+		e.log.Info("draining", "reason", context.Cause(ctx), "longest", c.Drain.String(), "in_flight", crew.watch.meter.Counts().InFlight) //nolint:sloglint // ctx is done
 	})
 	err = crew.worker.Run(ctx)
-	n := crew.meter.Counts()
+	n := crew.watch.meter.Counts()
+	if werr := crew.watch.end(ctx, outcomeOf(ctx, err)); werr != nil {
+		e.log.ErrorContext(ctx, "report not written", "err", werr)
+	}
 	e.log.Info("worker stopped", "stored", n.Stored, "dead_lettered", n.Buried, "answered_before", n.Duplicate, //nolint:sloglint // ctx is done
-		"released", n.Released, "refused", n.Refused, "repairs", n.Repairs, "extensions", n.Extensions, "cost_usd", n.Cost.USD, "unpriced_calls", n.Cost.Unknown)
+		"released", n.Released, "refused", n.Refused, "repairs", n.Repairs, "extensions", n.Extensions, "cost_usd", n.Cost.USD, "unpriced_calls", n.Cost.Unknown, "held_back_by", crew.watch.heldBack())
 	if errors.Is(err, worker.ErrParked) {
 		return fail(exitFailed, fmt.Errorf("%w; the jobs that are left wait in the queue", err))
 	}
@@ -122,7 +119,7 @@ const lastPoll = 2 * time.Second
 type crew struct {
 	worker  *worker.Worker
 	results *s3sink.Sink
-	meter   *progress.Meter
+	watch   *watching
 	leave   func() // ends what accompanies the worker
 }
 
@@ -151,12 +148,15 @@ func (c *workerCmd) assemble(ctx context.Context, e env) (*crew, error) {
 	if err := c.setBudget(ctx, e, results, c.RunName); err != nil {
 		return nil, err
 	}
-	meter := progress.NewMeter()
+	learned := estimate.NewExperience()
+	watch, err := c.listen(ctx, e, "worker", c.RunName, c.Queue, learned.Observe)
+	if err != nil {
+		return nil, err
+	}
 	cfg := c.config(&c.endpointFlags, endpoint.Regions(), e)
 	cfg.Run, cfg.Drain, cfg.LookUp = c.RunName, c.Drain, c.LookUp
 	cfg.ExitWhenEmpty, cfg.EmptyFor = c.ExitWhenEmpty > 0, c.ExitWhenEmpty
-	learned := estimate.NewExperience()
-	cfg.Observe = func(ev worker.Event) { meter.Observe(ev); learned.Observe(ev) }
+	cfg.Observe = watch.observe
 	bucket, prefix := c.place()
 	if cfg.Opener, err = c.opener(e, s3sink.NewClient(conf), bucket, prefix, c.RunName); err != nil {
 		return nil, err
@@ -168,10 +168,14 @@ func (c *workerCmd) assemble(ctx context.Context, e env) (*crew, error) {
 	if err != nil {
 		return nil, fail(exitUsage, err)
 	}
+	unwatch, err := watch.start(ctx, watched{worker: w, queue: queue, results: results})
+	if err != nil {
+		return nil, err
+	}
 	leave := alongside(ctx, e, results, limits, learned, money, c.Fleet, func(ctx context.Context) {
 		protect.Keep(ctx, protect.Config{Agent: e.getenv("ECS_AGENT_URI"), Held: w.Held, Log: e.log})
 	})
-	return &crew{w, results, meter, leave}, nil
+	return &crew{w, results, watch, func() { leave(); unwatch(); watch.leave(ctx) }}, nil
 }
 
 // print writes the settings in force. There is no secret among them: keys come
@@ -183,13 +187,13 @@ func (c *workerCmd) print(e env) error {
 		Endpoint                                  endpointFlags
 		Pace                                      paceFlags
 		Messages                                  openerFlags
+		Watching                                  watchFlags
 		Run, Budget, Drain, ExitWhenEmpty         string
-		HTTP                                      string
 		LookUp, Fleet                             bool
-		APIKeySet, BearerTokenSet                 bool
+		APIKeySet, BearerTokenSet, HTTPTokenSet   bool
 	}{
-		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags,
-		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.HTTP, c.LookUp, c.Fleet, apiKey != "", bearer != "",
+		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags, c.watchFlags,
+		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.LookUp, c.Fleet, apiKey != "", bearer != "", e.getenv("UPWELL_HTTP_TOKEN") != "",
 	}, "", "  ")
 	_, werr := fmt.Fprintln(e.stdout, string(text))
 	return errors.Join(err, werr)

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -34,7 +35,15 @@ type scenario struct {
 	set         standin.Settings
 	flags       []string // of upwell worker
 	rehearsed   bool     // the same has been done before, and what was learned is there
-	judge       func(outcome) []verdict
+	viewed      bool     // somebody looks at the dashboard and the metrics
+
+	// Of a comparison: how often it is made, and the flags and the program, if it is
+	// another, of the side that nobody watches.
+	pairs     int
+	unwatched []string
+	against   string
+
+	judge func(outcome) []verdict
 }
 
 // An outcome is what was measured.
@@ -46,6 +55,7 @@ type outcome struct {
 	times   []float64
 	counts  mantlesim.Counts
 	refused int64
+	ratios  []float64 // of a comparison: watched by unwatched
 }
 
 // A verdict is one line of the table.
@@ -60,8 +70,7 @@ var scenarios = []scenario{
 		set:   standin.Settings{Call: 20 * time.Millisecond, SQS: time.Millisecond, S3: time.Millisecond},
 		flags: []string{"--slots=128", "--start-rate=10000"},
 		judge: func(o outcome) []verdict {
-			ms := o.cpu.Seconds() * 1e3 / float64(o.jobs)
-			return []verdict{{"CPU per job", fmt.Sprintf("%.3f ms", ms), "≤ 0.30 ms", ms <= 0.30}}
+			return []verdict{{"CPU per job", fmt.Sprintf("%.3f ms", o.perJob()), "≤ 0.30 ms", o.perJob() <= 0.30}}
 		},
 	},
 	rate(256, 32_000), rate(400, 48_000),
@@ -136,15 +145,16 @@ func main() {
 		}
 		return
 	}
+	against := flag.String("against", "", "another upwell, which the watched scenario compares with")
 	only := flag.String("only", "", "names of the scenarios to run, separated by commas")
 	flag.Parse()
-	if err := bench(context.Background(), *only); err != nil {
+	if err := bench(context.Background(), *only, *against); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, only string) error {
+func bench(ctx context.Context, only, against string) error {
 	dir, err := os.MkdirTemp("", "upwell-bench-")
 	if err != nil {
 		return err
@@ -158,7 +168,7 @@ func bench(ctx context.Context, only string) error {
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "scenario\tmeasure\tmeasured\ttarget\t")
-	for _, s := range scenarios {
+	for _, s := range append(scenarios, comparisons(against)...) {
 		if only != "" && !strings.Contains(","+only+",", ","+s.name+",") {
 			continue
 		}
@@ -178,8 +188,16 @@ func bench(ctx context.Context, only string) error {
 	return table.Flush()
 }
 
-// run makes one measurement.
-func (s scenario) run(ctx context.Context, program string) (o outcome, err error) {
+// run makes one measurement, or a comparison of several.
+func (s scenario) run(ctx context.Context, program string) (outcome, error) {
+	if s.pairs > 0 {
+		return s.compare(ctx, program)
+	}
+	return s.measure(ctx, program)
+}
+
+// measure makes one measurement.
+func (s scenario) measure(ctx context.Context, program string) (o outcome, err error) {
 	at, err := standin.Start(ctx, s.set)
 	if err != nil {
 		return o, err
@@ -209,6 +227,18 @@ func (s scenario) work(ctx context.Context, program string, at *standin.Servers)
 		"worker", "--queue=jobs", "--bucket=results", "--exit-when-empty=2s", "--log-level=warn", "--region=us-west-2",
 		"--base-url=" + at.Model + "/openai/v1",
 	}, s.flags...)
+	if s.viewed {
+		addr, err := freeAddr(ctx)
+		if err != nil {
+			return o, err
+		}
+		args = append(args, "--http="+addr)
+		viewing, stop := context.WithCancel(ctx)
+		var viewer sync.WaitGroup
+		viewer.Go(func() { view(viewing, addr) })
+		defer viewer.Wait()
+		defer stop()
+	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), at.Env()...)
 	cmd.Stderr = os.Stderr

@@ -309,7 +309,7 @@ func (q *Queue) letter(m jobs.Message) *Letter {
 			Class: jobs.Class(says(attrClass)), Reason: says(attrReason), RequestID: says(attrRequestID),
 		},
 		ID: m.ID, Body: m.Body, Sent: m.Sent, Receives: m.Receives,
-		m: jobs.Message{ID: m.ID, Receipt: m.Receipt, Origin: m.Origin}, from: q,
+		m: jobs.Message{ID: m.ID, Receipt: m.Receipt, Trace: m.Trace, Origin: m.Origin}, from: q,
 	}
 	l.Status, _ = strconv.Atoi(says(attrStatus))
 	l.Attempts, _ = strconv.Atoi(says(attrAttempts))
@@ -348,8 +348,8 @@ func (l *Letter) readBody() {
 
 // Redrive sends each body to the queue and then removes the letter that it belongs
 // to, which must be one that a scan of this queue is visiting. Attributes of others
-// go with it, such as a traceparent. The jobs are marked,
-// so that whoever receives one looks before paying: killed in between, there are two
+// go with it, and the trace that it belongs to. The jobs are marked, so that
+// whoever receives one looks before paying: killed in between, there are two
 // of a job, and they may be redriven again as if they had not been. When sending
 // fails Redrive reports false and removes no letter, though some jobs may have been
 // sent. An error beside true is of letters that could not be removed: see
@@ -388,18 +388,22 @@ func (l *Letter) Fits(body []byte) error { return l.outgoing(body).fits() }
 // outgoing is the job that the letter becomes with that body.
 func (l *Letter) outgoing(body []byte) Outgoing {
 	o := originOf(l.m)
-	return Outgoing{Body: body, Again: true, Attributes: foreign(o.attributes), Group: o.group, Once: l.ID + "." + digest(body)}
+	return Outgoing{
+		Body: body, Again: true, Attributes: foreign(o.attributes), Trace: l.m.Trace, header: o.header,
+		Group: o.group, Once: l.ID + "." + digest(body),
+	}
 }
 
-// maxForeign is how many attributes of others a message keeps, as SQS takes ten and
-// one is ours.
-const maxForeign = 9
+// maxForeign is how many attributes of others a message keeps, as one is ours.
+const maxForeign = maxAttributes - 1
 
-// foreign returns the attributes that are not upwell's, the first by name of too
-// many.
+// foreign returns the attributes that are neither upwell's nor of a trace, the first
+// by name of too many.
 func foreign(attrs map[string]types.MessageAttributeValue) map[string]types.MessageAttributeValue {
 	others := maps.Clone(attrs)
-	maps.DeleteFunc(others, func(name string, _ types.MessageAttributeValue) bool { return strings.HasPrefix(name, "upwell.") })
+	maps.DeleteFunc(others, func(name string, _ types.MessageAttributeValue) bool {
+		return strings.HasPrefix(name, "upwell.") || name == attrTraceparent || name == attrTracestate
+	})
 	for _, name := range slices.Sorted(maps.Keys(others))[min(len(others), maxForeign):] {
 		delete(others, name)
 	}

@@ -618,7 +618,7 @@ func TestRedriveKeepsAttributes(t *testing.T) {
 	virtual(t, setup{}, func(t *testing.T, w *world) {
 		in := &sqs.SendMessageInput{
 			QueueUrl: new("http://sqs.test/000000000000/dead"), MessageBody: new(jobOf("a")), MessageAttributes: map[string]types.MessageAttributeValue{
-				"traceparent": {DataType: new("String"), StringValue: new("00-4bf9")}, "blob": {DataType: new("Binary.gz"), BinaryValue: []byte{0, 255}},
+				"traceparent": {DataType: new("String"), StringValue: new(parent)}, "blob": {DataType: new("Binary.gz"), BinaryValue: []byte{0, 255}},
 				"upwell.attempts": {DataType: new("Number"), StringValue: new("7")}, "upwell.again": {DataType: new("String"), StringValue: new("m1")},
 			},
 		}
@@ -640,7 +640,7 @@ func TestRedriveKeepsAttributes(t *testing.T) {
 		}
 		again := sqssim.Attribute{DataType: "Number", StringValue: "1"}
 		want := map[string]map[string]sqssim.Attribute{
-			jobOf("a"): {"traceparent": {DataType: "String", StringValue: "00-4bf9"}, "blob": {DataType: "Binary.gz", BinaryValue: []byte{0, 255}}, "upwell.again": again},
+			jobOf("a"): {"traceparent": {DataType: "String", StringValue: parent}, "blob": {DataType: "Binary.gz", BinaryValue: []byte{0, 255}}, "upwell.again": again},
 			jobOf("b"): {"upwell.again": again},
 		}
 		for i := range 9 {

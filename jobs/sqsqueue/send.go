@@ -48,6 +48,11 @@ type Outgoing struct {
 	// Attributes are others' than upwell's, at most nine.
 	Attributes map[string]types.MessageAttributeValue
 
+	// Trace is the trace that the job belongs to. What is not well-formed is left
+	// out. Default: none.
+	Trace  jobs.Trace
+	header string // AWSTraceHeader that it came with, or empty
+
 	// Group and Once are for FIFO queues: the group that the job belongs to, and
 	// the name of this sending, of which SQS takes one within five minutes.
 	// Default: the hash of the body, for both.
@@ -59,8 +64,13 @@ func (o Outgoing) weight() int { return len(o.Body) + o.room() }
 
 // room is what attributes may come to weigh, upwell's and others'.
 func (o Outgoing) room() int {
-	n := attributeRoom
-	for name, a := range o.Attributes {
+	return attributeRoom + weigh(o.Attributes)
+}
+
+// weigh returns what attributes weigh, in bytes: all of their names, types and values.
+func weigh(attrs map[string]types.MessageAttributeValue) int {
+	n := 0
+	for name, a := range attrs {
 		n += len(name) + len(aws.ToString(a.DataType)) + len(aws.ToString(a.StringValue)) + len(a.BinaryValue)
 	}
 	return n
@@ -110,7 +120,7 @@ func (q *Queue) Send(ctx context.Context, out []Outgoing) error {
 	for len(out) > 0 {
 		n := 0
 		for size := 0; n < min(len(out), batchSize); n++ {
-			if size += out[n].weight(); n > 0 && size > MaxMessage {
+			if size += out[n].weight() + out[n].traced().weight(); n > 0 && size > MaxMessage {
 				break
 			}
 		}
@@ -190,8 +200,10 @@ func remaining(sent []types.SendMessageBatchRequestEntry, failed []types.BatchRe
 }
 
 func (q *Queue) entry(i int, o Outgoing) types.SendMessageBatchRequestEntry {
+	t := o.traced()
+	attrs := t.enter(maps.Clone(o.Attributes), maxAttributes-1, q.largest-len(o.Body)-attributeRoom) // as mark adds to them
 	e := types.SendMessageBatchRequestEntry{
-		Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(string(o.Body)), MessageAttributes: maps.Clone(o.Attributes), // as mark adds to them
+		Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(string(o.Body)), MessageAttributes: attrs, MessageSystemAttributes: t.system(),
 	}
 	if fifo(q.url) {
 		sum := sha256.Sum256(o.Body)
@@ -220,7 +232,8 @@ func fifo(queue string) bool { return strings.HasSuffix(queue, ".fifo") }
 // Bury implements worker.Source. The letter's attributes are upwell.class,
 // upwell.reason, upwell.status, upwell.request_id, upwell.attempts, upwell.run,
 // upwell.custom_id and upwell.first_failed; empty ones are left out, and the
-// reason is shortened: the error line in the sink has all of it. When body and
+// reason is shortened: the error line in the sink has all of it. The trace goes with
+// them, see the package comment. When body and
 // attributes do not fit into a message, as far as SQS says what its limit is, the
 // error wraps [worker.ErrTooLarge], and nothing is sent. A letter with a BodyRef
 // has that in the place of the body.
@@ -233,7 +246,9 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) err
 	if weight += len(body); weight > MaxMessage {
 		return fmt.Errorf("sqs bury: %d bytes with its attributes, and SQS takes %d: %w", weight, MaxMessage, worker.ErrTooLarge)
 	}
-	in := &sqs.SendMessageInput{QueueUrl: &q.dead, MessageBody: &body, MessageAttributes: attrs}
+	t := tracedOf(m)
+	attrs = t.enter(attrs, maxAttributes, q.largest-len(body)) // the queue's limit, as that of the other is not known
+	in := &sqs.SendMessageInput{QueueUrl: &q.dead, MessageBody: &body, MessageAttributes: attrs, MessageSystemAttributes: t.system()}
 	if fifo(q.dead) {
 		group := originOf(m).group
 		if group == "" {

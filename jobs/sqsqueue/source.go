@@ -40,7 +40,8 @@ type origin struct {
 	attributes map[string]types.MessageAttributeValue
 	attempts   int // counted before this delivery
 	group      string
-	moved      bool // by SQS, from another queue
+	header     string // AWSTraceHeader, if it is one
+	moved      bool   // by SQS, from another queue
 }
 
 // Receive implements worker.Source. A message whose body was damaged on the way
@@ -67,6 +68,7 @@ func (q *Queue) receive(ctx context.Context, n int, hide time.Duration) (whole, 
 			types.MessageSystemAttributeNameSentTimestamp,
 			types.MessageSystemAttributeNameMessageGroupId,
 			types.MessageSystemAttributeNameDeadLetterQueueSourceArn,
+			types.MessageSystemAttributeNameAWSTraceHeader,
 		},
 		MessageAttributeNames: []string{"All"},
 	})
@@ -107,11 +109,13 @@ func message(m types.Message, now time.Time) jobs.Message {
 	if aws.ToString(mark.DataType) == "String" {
 		first = aws.ToString(mark.StringValue)
 	}
+	var trace jobs.Trace
+	trace, o.header = traceOf(m)
 	_, o.moved = m.Attributes[string(types.MessageSystemAttributeNameDeadLetterQueueSourceArn)]
 	return jobs.Message{
 		ID: aws.ToString(m.MessageId), Receipt: aws.ToString(m.ReceiptHandle), Body: bytesOf(aws.ToString(m.Body)),
 		Receives: receives, Sent: time.UnixMilli(sent), Received: now,
-		Attempts: o.attempts, First: first, Again: again, Origin: o,
+		Attempts: o.attempts, First: first, Again: again, Trace: trace, Origin: o,
 	}
 }
 
@@ -142,20 +146,22 @@ func (q *Queue) Ack(ctx context.Context, m jobs.Message) error {
 // Release implements worker.Source; see the package comment for how. A message
 // that is sent anew can be delayed by 15 minutes at most, which is SQS's limit,
 // and on a FIFO queue not at all, so there it is done only when it must be. One
-// that came with more than eight attributes has no room for ours: it is hidden
-// for d, and the error says so.
+// that came with more than eight attributes, those of its trace not counted, has no
+// room for ours: it is hidden for d, and the error says so.
 func (q *Queue) Release(ctx context.Context, m jobs.Message, d time.Duration) error {
 	o := originOf(m)
 	if m.Attempts == o.attempts && m.Receives < q.renewAt {
 		return q.Hide(ctx, m, d)
 	}
-	attrs := maps.Clone(o.attributes)
-	if attrs == nil {
-		attrs = make(map[string]types.MessageAttributeValue, 2)
-	}
+	attrs := make(map[string]types.MessageAttributeValue, len(o.attributes)+2)
+	maps.Copy(attrs, o.attributes)
 	attrs[attrAttempts] = number(m.Attempts)
 	attrs[attrAgain] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(cmp.Or(m.First, m.ID))}
-	in := &sqs.SendMessageInput{QueueUrl: &q.url, MessageBody: aws.String(string(m.Body)), MessageAttributes: attrs}
+	t := tracedOf(m)
+	attrs = t.enter(attrs, maxAttributes, q.largest-len(m.Body))
+	in := &sqs.SendMessageInput{
+		QueueUrl: &q.url, MessageBody: aws.String(string(m.Body)), MessageAttributes: attrs, MessageSystemAttributes: t.system(),
+	}
 	if o.group != "" {
 		in.MessageGroupId = &o.group
 	}
@@ -177,7 +183,10 @@ func (q *Queue) Split(ctx context.Context, m jobs.Message, bodies [][]byte) erro
 	o := originOf(m)
 	out := make([]Outgoing, len(bodies))
 	for i, body := range bodies {
-		out[i] = Outgoing{Body: body, Again: true, Attributes: foreign(o.attributes), Group: o.group, Once: m.ID + "." + strconv.Itoa(i)}
+		out[i] = Outgoing{
+			Body: body, Again: true, Attributes: foreign(o.attributes), Trace: m.Trace, header: o.header,
+			Group: o.group, Once: m.ID + "." + strconv.Itoa(i),
+		}
 	}
 	return q.Send(ctx, out)
 }

@@ -14,6 +14,17 @@
 // letter carries the body unchanged, or a reference to it, and the attributes named
 // at [Queue.Bury].
 //
+// # Traces
+//
+// The trace that a job belongs to travels as W3C Trace Context in the message
+// attributes traceparent and tracestate, and in X-Ray's form in the system attribute
+// AWSTraceHeader. SQS takes ten message attributes, among which a system attribute
+// does not count, nor does it weigh anything: where there is no room for the former,
+// the latter alone carries the trace. Of a message that has both, traceparent says
+// what the trace is. What is sent anew, split, buried or redriven stays in its trace.
+// What is not well-formed is neither believed nor sent on, and without a trace there
+// are no such attributes.
+//
 // # Dead letters
 //
 // [Queue.Letters] reads the dead-letter queue and [Queue.Redrive] sends jobs in it

@@ -9,7 +9,6 @@ import (
 
 	"upwell/cmd/internal/budget"
 	"upwell/cmd/internal/progress"
-	"upwell/worker"
 )
 
 const (
@@ -109,10 +108,12 @@ func (d *Dashboard) take() state {
 	if d.cfg.Queue != nil {
 		s.Queue = d.cfg.Queue()
 	}
+	if s.ETA == nil && totals == nil && s.Queue != nil {
+		s.ETA = d.cfg.Meter.ETA(int64(s.Queue.Total())) // if nobody helps, and nothing comes
+	}
 	if d.cfg.Budget != nil {
 		s.Budget = d.cfg.Budget()
 	}
-	s.News = slices.DeleteFunc(s.News, func(n progress.News) bool { return n.Kind == worker.Buried.String() }) // see Failures
 	s.News = s.News[:min(len(s.News), newsShown)]
 	return s
 }

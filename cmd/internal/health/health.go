@@ -68,13 +68,13 @@ func answer(rw http.ResponseWriter, err error) {
 // Ask gets a path of the worker that serves at addr, and returns what it says. Its
 // error is what the worker says is wrong, or why it cannot be asked.
 func Ask(ctx context.Context, addr, path string) (string, error) {
-	res, text, err := Get(ctx, addr, path, "")
+	status, text, err := Get(ctx, addr, path, "")
 	if err != nil {
 		return "", err
 	}
 	said := strings.TrimSpace(string(text))
-	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", res.Status, said)
+	if status != http.StatusOK {
+		return "", fmt.Errorf("%d %s: %s", status, http.StatusText(status), said)
 	}
 	return said, nil
 }
@@ -82,29 +82,30 @@ func Ask(ctx context.Context, addr, path string) (string, error) {
 // mostSaid bounds what is read of an answer.
 const mostSaid = 1 << 20
 
-// Get gets a path of the worker that serves at addr, and returns its answer, whose body
-// has been read. An address without a host, or with one that means all of them, is one
+// Get gets a path of the worker that serves at addr, and returns the HTTP status and the
+// body of its answer. An address without a host, or with one that means all of them, is one
 // of this machine. The token goes with the request, unless it is empty.
-func Get(ctx context.Context, addr, path, token string) (res *http.Response, text []byte, err error) {
+func Get(ctx context.Context, addr, path, token string) (status int, text []byte, err error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("address %q: want host:port, such as 127.0.0.1:9464", addr)
+		return 0, nil, fmt.Errorf("address %q: want host:port, such as 127.0.0.1:9464", addr)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, err
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is this machine
-	if res, err = client.Do(req); err != nil {
-		return nil, nil, err
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, nil, err
 	}
 	defer res.Body.Close()
 	text, err = io.ReadAll(io.LimitReader(res.Body, mostSaid))
-	return res, text, err
+	return res.StatusCode, text, err
 }

@@ -26,9 +26,10 @@
 		}
 		const t = elapsed(s), over = !!s.outcome;
 		const items = [over ? ["Answers/s on average", f.rate(s.answered / t)] : ["Answers/s now", f.rate(s.rate), f.rate(s.answered / t) + " on average"]];
-		if (!over && total > done) {
+		const queued = !total && s.queue ? s.queue.Visible + s.queue.Hidden + s.queue.Delayed : 0;
+		if (!over && (total > done || queued > 0)) {
 			const eta = s.eta && s.eta.soonest_seconds > 0 ? f.range(s.eta.soonest_seconds, s.eta.latest_seconds) : "";
-			items.push(["Time left", eta || "not known", eta ? "if the capacity stays" : s.eta ? "nothing was done of late" : "it has just begun"]);
+			items.push(["Time left", eta || "not known", eta ? total ? "if the capacity stays" : "for what is queued, by this worker" : s.eta ? "nothing was done of late" : "it has just begun"]);
 		}
 		items.push(["Elapsed", f.span(t), "since " + f.time(s.started)]);
 		items.push(cost(s));
