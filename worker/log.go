@@ -1,28 +1,25 @@
 package worker
 
-import (
-	"context"
-	"log/slog"
-	"time"
-)
+import "time"
 
-// levels are those of the events that the log tells of. What goes wrong with a single
-// request and is tried again is logged where that is decided.
-var levels = map[EventKind]slog.Level{
-	Stored: slog.LevelInfo, Duplicate: slog.LevelInfo, Buried: slog.LevelInfo, Lost: slog.LevelInfo, Passed: slog.LevelInfo,
-	Parked: slog.LevelError, Unparked: slog.LevelInfo, Late: slog.LevelWarn,
-	RateChanged: slog.LevelDebug, Closed: slog.LevelDebug, Opened: slog.LevelDebug,
-}
-
-// record writes the event to the log, if it is for people who read logs.
+// record writes the event to the log, if it is for people who read logs. What goes
+// wrong with a single request and is tried again is logged where that is decided.
 func (w *Worker) record(e *Event) {
-	ctx := context.Background() //nolint:forbidigo // a line about what has happened outlives every context
-	level, ok := levels[e.Kind]
-	if !ok || !w.cfg.Log.Enabled(ctx, level) {
+	var log func(msg string, args ...any)
+	switch e.Kind {
+	case Stored, Duplicate, Buried, Lost, Passed, Unparked:
+		log = w.cfg.Log.Info
+	case Parked:
+		log = w.cfg.Log.Error
+	case Late:
+		log = w.cfg.Log.Warn
+	case RateChanged, Closed, Opened:
+		log = w.cfg.Log.Debug
+	default:
 		return
 	}
 	msg, args := line(e)
-	w.cfg.Log.Log(ctx, level, msg, args...) //nolint:sloglint // one place for the lines of all events
+	log(msg, args...)
 }
 
 // line words an event.
