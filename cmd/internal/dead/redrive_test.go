@@ -256,11 +256,11 @@ func (w *world) bury(body string, l jobs.DeadLetter) {
 func TestRedriveWithoutRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		head, tail, trace := `{"custom_id":"a","url":"/v1/responses","body":{"model":"m","input":"`, `"}}`, strings.Repeat("t", 500)
-		text := head + strings.Repeat("x", sqsqueue.MaxMessage-len(head+tail+"traceparent"+"String"+trace)) + tail
+		head, tail, origin := `{"custom_id":"a","url":"/v1/responses","body":{"model":"m","input":"`, `"}}`, strings.Repeat("t", 500)
+		text := head + strings.Repeat("x", sqsqueue.MaxMessage-len(head+tail+"origin"+"String"+origin)) + tail
 		_, err := newClient(w.sqs).SendMessage(t.Context(), &sqs.SendMessageInput{
 			QueueUrl: new("http://sqs.test/000000000000/dead"), MessageBody: &text,
-			MessageAttributes: map[string]types.MessageAttributeValue{"traceparent": {DataType: new("String"), StringValue: &trace}},
+			MessageAttributes: map[string]types.MessageAttributeValue{"origin": {DataType: new("String"), StringValue: &origin}},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -84,11 +84,16 @@ func job(k jobs.Key) []attribute.KeyValue {
 	return []attribute.KeyValue{attribute.String(keyRun, cut(k.Run, maxName)), attribute.String(keyCustomID, cut(k.CustomID, maxName))}
 }
 
-// lane returns what says where an attempt is made.
+// lane returns what says where an attempt is made, as far as that is known.
 func lane(l throttle.Lane) []attribute.KeyValue {
-	return append(make([]attribute.KeyValue, 0, 20), // room for what an attempt adds
-		attribute.String(keyRequestModel, cut(l.Model, maxName)), attribute.String(keyRequestTier, cut(l.Tier, maxName)),
-		attribute.String(keyRegion, l.Region))
+	attrs := append(make([]attribute.KeyValue, 0, 20), attribute.String(keyRequestModel, cut(l.Model, maxName))) // room for what an attempt adds
+	if l.Tier != "" {
+		attrs = append(attrs, attribute.String(keyRequestTier, cut(l.Tier, maxName)))
+	}
+	if l.Region != "" {
+		attrs = append(attrs, attribute.String(keyRegion, l.Region))
+	}
+	return attrs
 }
 
 // answered adds what an answer says of itself, but for its text.
