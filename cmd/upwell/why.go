@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,12 +57,15 @@ func (c *whyCmd) Run(ctx context.Context, e env) error {
 		fmt.Fprintf(e.stdout, "right now: %s\n  what would help: %s\n", now.What, now.Help)
 	}
 	fmt.Fprintln(e.stdout)
+	if slices.Equal(r.Why, r.Whole) {
+		fmt.Fprintln(e.stdout, "since it began it was held back by")
+		printShares(e.stdout, r.Whole)
+		return nil
+	}
 	fmt.Fprintln(e.stdout, "in the last ten minutes it was held back by")
 	printShares(e.stdout, r.Why)
-	if len(r.Why) != len(r.Whole) || r.Why[0].Seconds != r.Whole[0].Seconds {
-		fmt.Fprintln(e.stdout, "\nin the whole time, by")
-		printShares(e.stdout, r.Whole)
-	}
+	fmt.Fprintln(e.stdout, "\nsince it began, by")
+	printShares(e.stdout, r.Whole)
 	return nil
 }
 
