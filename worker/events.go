@@ -33,7 +33,7 @@ const (
 	Unparked    // it has room again
 
 	Requested // a request to the source or the sink ended: Op says which
-	Late      // a heartbeat was late, or slow, or failed: by Took
+	Late      // a heartbeat was late or slow, by Took, or failed
 	Sampled   // a second is over: Sample says how the worker stands
 )
 

@@ -114,7 +114,7 @@ func (w *Worker) heartbeats(ctx context.Context) {
 				wg.Go(func() { w.heartbeat(ctx, h) })
 			}
 			if late > tardy {
-				w.observe(Event{Kind: Late, Message: due[0].m.ID, Took: late})
+				wg.Go(func() { w.observe(Event{Kind: Late, Message: due[0].m.ID, Took: late}) }) // which may take a while
 			}
 			w.pulse.Store(int64(now.Sub(w.born))) // after the lock, which a worker that hangs may hold
 		}
@@ -136,7 +136,7 @@ func (w *Worker) heartbeat(ctx context.Context, h *hold) {
 	defer cancel()
 	start := time.Now()
 	err := w.source.Hide(beating, h.m, d)
-	if took := time.Since(start); took > tardy && ctx.Err() == nil {
+	if took := time.Since(start); (took > tardy || err != nil && !errors.Is(err, ErrGone)) && ctx.Err() == nil {
 		w.observe(Event{Kind: Late, Message: h.m.ID, Took: took, Err: err})
 	}
 	switch {

@@ -179,7 +179,7 @@ func (t *task) lookUp(ph phases) (end ending, found bool) {
 			return end, false // run releases it
 		}
 		t.w.cfg.Log.WarnContext(ph.wait, "look-up failed", "job", t.job.Key.String(), "err", err)
-		sleep(ph.wait, backoff(failures))
+		t.w.requests.retry(ph.wait, &t.w.requests.sink, backoff(failures))
 	}
 }
 
@@ -352,6 +352,7 @@ func (t *task) turnedAway(wait context.Context, ln *lane, err error) *ending {
 	case t.owing():
 		t.idle(wait, off)
 	case long, shut && !t.w.lanes.other(t, ln):
+		t.w.lanes.sendAway(ln)
 		return new(t.putOff(off, err))
 	}
 	return nil
@@ -476,7 +477,7 @@ func (t *task) judge(wait, work context.Context, ln *lane, permit throttle.Permi
 	if most := cmp.Or(t.job.MaxAttempts, t.w.cfg.MaxAttempts); t.counted >= most {
 		return new(t.bury(jobs.Exhausted, fmt.Sprintf("attempt %d of %d: %v", t.counted, most, fail)))
 	}
-	sleep(wait, max(backoff(t.counted), fail.RetryAfter))
+	t.w.requests.retry(wait, &t.w.requests.retrying, max(backoff(t.counted), fail.RetryAfter))
 	return nil
 }
 

@@ -49,6 +49,7 @@ type lane struct {
 	size      int64     // bytes of their messages
 	crowdedAt time.Time // since when they are too many, or zero
 	turn      time.Time // of the last one who was put off for that
+	sentAway  bool      // somebody was, since a permit was last given
 
 	mu       sync.Mutex
 	pauses   int       // closures since a credential was last good
@@ -198,6 +199,14 @@ func (ls *lanes) room() (most int, again time.Time) {
 // left at start is no good. It returns until when, whether it was this attempt that did,
 // and whether none had done so since a credential was last good.
 func (ln *lane) refused(start time.Time, err error) (until time.Time, closed, first bool) {
+	if until, closed, first = ln.pause(start); closed {
+		ln.Close(until, err.Error()) // which tells others, and needs no lock
+	}
+	return until, closed, first
+}
+
+// pause notes that the lane is to be closed, as refused says.
+func (ln *lane) pause(start time.Time) (until time.Time, closed, first bool) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	if start.Before(ln.closedAt) {
@@ -206,7 +215,6 @@ func (ln *lane) refused(start time.Time, err error) (until time.Time, closed, fi
 	ln.closedAt = time.Now()
 	ln.until = ln.closedAt.Add(min(firstPause<<min(ln.pauses, 10), longestPause))
 	ln.pauses++
-	ln.Close(ln.until, err.Error())
 	return ln.until, true, ln.pauses == 1
 }
 

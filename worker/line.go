@@ -77,11 +77,18 @@ func (ls *lanes) leave(p *place, started *lane) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if started != nil {
-		started.startedAt = time.Now()
+		started.startedAt, started.sentAway = time.Now(), false
 	}
 	if i := slices.Index(p.ln.line, p); i >= 0 {
 		p.ln.exit(i)
 	}
+}
+
+// sendAway notes that the lane has sent a job away.
+func (ls *lanes) sendAway(ln *lane) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ln.sentAway = true
 }
 
 // enter puts p at the end of ln's line. lanes.mu must be held.

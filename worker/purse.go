@@ -79,6 +79,7 @@ type funds struct {
 	pause   time.Duration // between two looks, or zero
 	next    time.Time     // when the next look is due
 	waiting int           // owing jobs that are held until there is money
+	asking  int           // jobs that wait for the purse
 }
 
 func newFunds() *funds { return &funds{short: make(map[string]bool)} }
@@ -184,7 +185,14 @@ func (f *funds) still(long time.Duration) bool {
 func (f *funds) binding() (held int, binds bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.waiting, len(f.short) > 0 && (f.turned > 0 || f.pause > 0 || f.waiting > 0)
+	return f.waiting, f.asking > 0 || len(f.short) > 0 && (f.turned > 0 || f.pause > 0 || f.waiting > 0)
+}
+
+// ask notes that a job waits for the purse, or no longer.
+func (f *funds) ask(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asking += n
 }
 
 // hold notes that an owing job is held, or no longer.
@@ -238,7 +246,9 @@ func (t *task) fund(wait context.Context) *ending {
 	t.w.funds.lack(t.job.Run)
 	lane := throttle.Lane{Region: t.regions[0], Model: t.job.Model, Tier: t.tiers[0]}
 	n := t.need(t.next.call(t, lane))
+	t.w.funds.ask(1)
 	settle, err := t.w.cfg.Purse.Reserve(wait, n)
+	t.w.funds.ask(-1)
 	switch {
 	case err == nil:
 		t.money = &reservation{n.MostUSD, settle}

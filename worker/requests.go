@@ -13,8 +13,16 @@ import (
 type requests struct {
 	w            *Worker
 	source, sink atomic.Int64
+	retrying     atomic.Int64 // jobs whose call failed, and is soon made again
 	full         atomic.Int64 // how long after the worker's birth a receive last brought all that it asked for
-	failed       atomic.Int64 // and how long after it one last failed
+	failing      atomic.Bool  // the last receive has failed
+}
+
+// retry sleeps before a request is made again, which counts as waiting for it.
+func (r *requests) retry(ctx context.Context, waiting *atomic.Int64, d time.Duration) {
+	waiting.Add(1)
+	defer waiting.Add(-1)
+	sleep(ctx, d)
 }
 
 // watched times do, which is a request of that kind, and tells how it ended.
@@ -40,12 +48,10 @@ func (s watchedSource) Receive(ctx context.Context, n int, hide time.Duration) (
 	start := time.Now()
 	ms, err = s.Source.Receive(ctx, n, hide)
 	now := time.Since(s.w.born)
-	switch {
-	case err != nil:
-		if ctx.Err() == nil {
-			s.failed.Store(int64(now))
-		}
-	case len(ms) == n:
+	if ctx.Err() == nil {
+		s.failing.Store(err != nil)
+	}
+	if err == nil && len(ms) == n {
 		s.full.Store(int64(now))
 	}
 	s.w.observe(Event{Kind: Requested, Op: OpReceive, Took: time.Since(start), Parts: len(ms), Err: err})

@@ -245,6 +245,14 @@ func (r *room) signal() {
 	}
 }
 
+// full reports whether there is room for no message, and whether that is for want of
+// bytes.
+func (r *room) full() (full, forBytes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fits() == 0, r.free > 0 && r.total > r.free
+}
+
 // taken returns the bytes of what is held.
 func (r *room) taken() int64 {
 	r.mu.Lock()

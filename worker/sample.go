@@ -24,9 +24,10 @@ const (
 	BoundBudget     Bound = "budget"     // of a run: used up, or set aside for calls in flight
 	BoundSlots      Bound = "slots"      // every slot has a call in flight
 	BoundMemory     Bound = "memory"     // the bytes that may be held
+	BoundErrors     Bound = "errors"     // calls that fail otherwise than for lack of room, and are tried again
 	BoundQueue      Bound = "queue"      // requests to the queue are slow, or fail
 	BoundStore      Bound = "store"      // requests to the sink are slow, or fail
-	BoundEmpty      Bound = "empty"      // nothing else: the queue has no more
+	BoundEmpty      Bound = "empty"      // nothing else: the queue hands out no more
 	BoundDraining   Bound = "draining"   // the worker stops
 )
 
@@ -100,21 +101,32 @@ func (w *Worker) sample(draining bool) *Sample {
 // insideBound returns what of the worker's own keeps it from doing more, when calls
 // could be made and there are no jobs for them.
 func (w *Worker) insideBound(s *Sample) Bound {
-	if full := w.room.available() == 0; full {
+	retrying := int(w.requests.retrying.Load())
+	if full, forBytes := w.room.full(); full {
 		switch {
-		case s.WaitSink > s.WaitSource:
+		case max(s.WaitSink, s.WaitSource, retrying) == 0:
+		case s.WaitSink >= max(s.WaitSource, retrying):
 			return BoundStore
-		case s.WaitSource > 0:
+		case s.WaitSource >= retrying:
 			return BoundQueue
-		case s.Held > 0:
+		default:
+			return BoundErrors
+		}
+		if forBytes {
 			return BoundMemory
 		}
 	}
 	lately := time.Since(w.born) - 2*sampleEvery
-	if last := max(w.requests.full.Load(), w.requests.failed.Load()); last > 0 && time.Duration(last) > lately {
-		return BoundQueue // it gives as many as it is asked for, or none, and its jobs are done faster than that
+	switch last := time.Duration(w.requests.full.Load()); {
+	case w.requests.failing.Load(), last > 0 && last > lately:
+		return BoundQueue // it gives none, or as many as it is asked for, and its jobs are done faster than that
+	case s.WaitSink > 0 && s.WaitSink == s.Held:
+		return BoundStore
+	case retrying > 0 && retrying == s.Held:
+		return BoundErrors
+	default:
+		return BoundEmpty
 	}
-	return BoundEmpty
 }
 
 // A stand is how a lane stands.
@@ -124,6 +136,7 @@ type stand struct {
 	paused  bool // its credential is no good, or no connection can be had
 	mayMove bool // somebody in the line may move up a tier when the deadline is near
 	closed  bool // it has no room for anybody
+	away    bool // and has sent somebody away who is not back yet
 }
 
 // stand returns how the lanes stand that work has come for of late.
@@ -139,6 +152,7 @@ func (ls *lanes) stand() map[throttle.Lane]stand {
 		st := stand{State: ln.State(), waiting: len(ln.line), paused: ln.paused()}
 		most, _ := ln.Room()
 		st.closed = most == 0 && st.ClosedUntil.After(now)
+		st.away = st.closed && (ln.sentAway || st.paused)
 		for _, p := range ln.line {
 			if st.mayMove = len(p.t.tiers) > 1 && !p.t.job.Deadline.IsZero(); st.mayMove {
 				break
@@ -156,23 +170,32 @@ func (ln *lane) paused() bool {
 	return ln.gone || ln.pauses > 0
 }
 
-// busiest returns the lane that most jobs wait for or, if none do and all lanes are
-// closed, one of those.
+// busiest returns the lane that most jobs wait for or, if none do, of those that are
+// closed and have sent jobs away the one that a person has to do something about, or that
+// opens last.
 func busiest(lanes map[throttle.Lane]stand) (busiest throttle.Lane, ok bool) {
-	open, most := false, 0
+	var best stand
 	for id, s := range lanes {
-		if s.waiting > most {
-			busiest, most = id, s.waiting
+		if s.waiting == 0 && !s.away {
+			continue
 		}
-		open = open || !s.closed
+		if !ok || s.binds(best) {
+			busiest, best, ok = id, s, true
+		}
 	}
-	if most > 0 || open || len(lanes) == 0 {
-		return busiest, most > 0
+	return busiest, ok
+}
+
+// binds reports whether s rather than other is what keeps the worker back.
+func (s *stand) binds(other stand) bool {
+	switch {
+	case s.waiting != other.waiting:
+		return s.waiting > other.waiting
+	case s.paused != other.paused:
+		return s.paused
+	default:
+		return s.ClosedUntil.After(other.ClosedUntil)
 	}
-	for id := range lanes {
-		busiest = id
-	}
-	return busiest, true
 }
 
 // bound returns what keeps the lane from starting more.

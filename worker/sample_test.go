@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,8 +14,84 @@ import (
 	"upwell/worker/workertest"
 )
 
-// TestBound has a worker kept back by one thing after another, for a minute each, and
-// wants it to know by what.
+// A setback is something that keeps a worker back.
+type setback struct {
+	limits func() *throttle.Set // default: no limit to speak of
+	cfg    worker.Config
+	setup  func(t *testing.T, tr *workertest.Trial, cfg *worker.Config)
+	jobs   int // default 3,000; -1: setup sends them
+}
+
+// has has a worker kept back for a minute, and wants it to know by what.
+func (tt setback) has(t *testing.T, want worker.Bound) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		tr := workertest.New(t)
+		if tt.setup != nil {
+			tt.setup(t, tr, &tt.cfg)
+		}
+		switch {
+		case tt.jobs == 0:
+			tr.Send(ids("j", 3000)...)
+		case tt.jobs > 0:
+			tr.Send(ids("j", tt.jobs)...)
+		}
+		limits := steady(1000)
+		if tt.limits != nil {
+			limits = tt.limits()
+		}
+		s, stop := start(t, tr, limits, tt.cfg)
+		time.Sleep(65 * time.Second)
+		stop()
+		got := make(map[worker.Bound]int)
+		for _, e := range s.of(worker.Sampled)[5:60] {
+			got[e.Sample.Bound]++
+		}
+		if got[want] < 45 {
+			t.Errorf("in 55 s it was %v, want %s nearly always", got, want)
+		}
+	})
+}
+
+// TestBoundOfTrouble has what is kept back by what fails, and by one of two lanes.
+func TestBoundOfTrouble(t *testing.T) {
+	fails := func(op workertest.Op) func(*testing.T, *workertest.Trial, *worker.Config) {
+		return func(_ *testing.T, tr *workertest.Trial, _ *worker.Config) { tr.Fault(workertest.Every(1, op, false)) }
+	}
+	for name, tt := range map[string]struct {
+		setback
+
+		want worker.Bound
+	}{
+		"calls fail": {setback{cfg: worker.Config{Slots: 16, MaxAttempts: 100}, setup: func(_ *testing.T, tr *workertest.Trial, _ *worker.Config) {
+			tr.Endpoint.Func = script(func(int, worker.Call) error { return workertest.Fail(worker.Transient, 500, 30*time.Second) })
+		}}, worker.BoundErrors},
+		"puts fail":     {setback{cfg: worker.Config{Slots: 16}, setup: fails(workertest.Put)}, worker.BoundStore},
+		"receives fail": {setback{cfg: worker.Config{Slots: 64}, setup: fails(workertest.Receive)}, worker.BoundQueue},
+		"money is slow": {setback{setup: func(t *testing.T, _ *workertest.Trial, cfg *worker.Config) {
+			t.Helper()
+			p := newTill(t, 0)
+			p.slow, p.err = 20*time.Second, errors.New("it is on its way")
+			cfg.Purse = p
+		}}, worker.BoundBudget},
+		"one lane is closed and the other idle": {setback{jobs: -1, setup: func(_ *testing.T, tr *workertest.Trial, _ *worker.Config) {
+			tr.Queue.Send(model("idle", "b"))
+			for _, id := range ids("j", 300) {
+				tr.Queue.Send(model(id, "a"))
+			}
+			tr.Endpoint.Func = script(func(_ int, c worker.Call) error {
+				if c.Job.Model == "a" {
+					return workertest.Fail(worker.Throttled, 429, 10*time.Minute)
+				}
+				return nil
+			})
+		}}, worker.BoundQuota},
+	} {
+		t.Run(name, func(t *testing.T) { tt.has(t, tt.want) })
+	}
+}
+
+// TestBound has a worker kept back by one thing after another.
 func TestBound(t *testing.T) {
 	refused := func(kind worker.Kind, status int) func(context.Context, worker.Call) (worker.Answer, error) {
 		return script(func(int, worker.Call) error { return workertest.Fail(kind, status, 0) })
@@ -30,12 +107,7 @@ func TestBound(t *testing.T) {
 			return 0
 		}
 	}
-	tests := map[worker.Bound]struct {
-		limits func() *throttle.Set // default: no limit to speak of
-		cfg    worker.Config
-		setup  func(t *testing.T, tr *workertest.Trial, cfg *worker.Config)
-		jobs   int // default 3,000
-	}{
+	tests := map[worker.Bound]setback{
 		worker.BoundRamp: {
 			limits: func() *throttle.Set {
 				return throttle.NewSet(func(throttle.Lane) throttle.Config { return throttle.Config{StartRate: 0.2} })
@@ -114,34 +186,7 @@ func TestBound(t *testing.T) {
 		worker.BoundEmpty: {jobs: 5},
 	}
 	for want, tt := range tests {
-		t.Run(string(want), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tr := workertest.New(t)
-				if tt.setup != nil {
-					tt.setup(t, tr, &tt.cfg)
-				}
-				switch {
-				case tt.jobs == 0:
-					tr.Send(ids("j", 3000)...)
-				case tt.jobs > 0:
-					tr.Send(ids("j", tt.jobs)...)
-				}
-				limits := steady(1000)
-				if tt.limits != nil {
-					limits = tt.limits()
-				}
-				s, stop := start(t, tr, limits, tt.cfg)
-				time.Sleep(65 * time.Second)
-				stop()
-				got := make(map[worker.Bound]int)
-				for _, e := range s.of(worker.Sampled)[5:60] {
-					got[e.Sample.Bound]++
-				}
-				if got[want] < 45 {
-					t.Errorf("in 55 s it was %v, want %s nearly always", got, want)
-				}
-			})
-		})
+		t.Run(string(want), func(t *testing.T) { tt.has(t, want) })
 	}
 }
 

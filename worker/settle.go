@@ -56,7 +56,7 @@ func (t *task) put(ctx context.Context, r jobs.Result) (stored bool, err error) 
 			return stored, err
 		}
 		t.w.cfg.Log.WarnContext(ctx, "result not stored yet", "job", t.job.Key.String(), "err", err, "failures", failures)
-		sleep(ctx, backoff(min(failures, 4))) // 8s at most, so that settleTimeout has room for some tries
+		t.w.requests.retry(ctx, &t.w.requests.sink, backoff(min(failures, 4))) // 8s at most, so that settleTimeout has room for some tries
 	}
 }
 
@@ -84,7 +84,7 @@ func (t *task) deadLetter(ctx context.Context, l *jobs.DeadLetter, filed bool) b
 			t.release(ctx, troubleDelay, err)
 			return false
 		}
-		sleep(ctx, backoff(failures))
+		t.w.requests.retry(ctx, &t.w.requests.sink, backoff(failures))
 	}
 	t.w.funds.went()
 	t.w.observe(Event{Kind: Buried, Message: t.m.ID, Key: t.job.Key, Letter: l, Attempts: len(t.attempts)})
@@ -157,7 +157,7 @@ func (t *task) ack(ctx context.Context) bool {
 	t.h.end()
 	err := t.w.source.Ack(ctx, t.m)
 	for failures := 1; err != nil && failures < ackTries && !errors.Is(err, ErrGone) && ctx.Err() == nil; failures++ {
-		sleep(ctx, backoff(failures))
+		t.w.requests.retry(ctx, &t.w.requests.source, backoff(failures))
 		err = t.w.source.Ack(ctx, t.m)
 	}
 	t.w.known.owe(t.messageID(), err != nil)

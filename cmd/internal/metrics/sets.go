@@ -45,7 +45,7 @@ func classes() []jobs.Class {
 func bounds() []worker.Bound {
 	return []worker.Bound{
 		worker.BoundRamp, worker.BoundQuota, worker.BoundCapacity, worker.BoundDeadline, worker.BoundInFlight,
-		worker.BoundMaxRate, worker.BoundCredential, worker.BoundBudget, worker.BoundSlots, worker.BoundMemory,
+		worker.BoundMaxRate, worker.BoundCredential, worker.BoundBudget, worker.BoundSlots, worker.BoundMemory, worker.BoundErrors,
 		worker.BoundQueue, worker.BoundStore, worker.BoundEmpty, worker.BoundDraining,
 	}
 }

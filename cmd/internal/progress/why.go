@@ -124,6 +124,10 @@ var advices = map[worker.Bound]Counsel{ //nolint:gochecknoglobals // a table
 		"the bytes of prompts that may be held",
 		"raise --max-held-mib, as far as the machine has memory",
 	},
+	worker.BoundErrors: {
+		"calls fail otherwise than for lack of room, and are tried again after a while",
+		"look at the failed attempts of a job on the page, and in upwell_attempts_total{outcome=\"failed\"}; upwell doctor tries a call",
+	},
 	worker.BoundQueue: {
 		"the queue hands out jobs no faster, or its requests fail",
 		"look for failed receives in the log and in upwell_queue_request_duration_seconds; run the worker in the queue's Region",
@@ -133,8 +137,8 @@ var advices = map[worker.Bound]Counsel{ //nolint:gochecknoglobals // a table
 		"look at upwell_store_request_duration_seconds; run the worker in the bucket's Region",
 	},
 	worker.BoundEmpty: {
-		"nothing: the queue has no more jobs to give",
-		"submit more, or enjoy the quiet",
+		"nothing: the queue hands out no more jobs",
+		"submit more; if jobs wait in it all the same, upwell status RUN --queue QUEUE tells whether others hold them",
 	},
 	worker.BoundDraining: {
 		"the worker is stopping, and waits for calls in flight",
