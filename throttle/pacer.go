@@ -135,6 +135,10 @@ func (p *Pacer) State(now time.Time) State {
 	}
 }
 
+// overdue is after how many cycles without a refusal it is no longer the capacity that
+// keeps a lane back, but that the rate has not come up to it yet.
+const overdue = 1.5
+
 // bound returns what keeps the lane from starting more, if anybody waits; f decides.
 func (p *Pacer) bound(now time.Time, f *flow) Bound {
 	full := func(f *flow) bool { return f.most > 0 && f.inFlight >= f.most }
@@ -149,7 +153,7 @@ func (p *Pacer) bound(now time.Time, f *flow) Bound {
 		return InFlight
 	case p.rate() >= f.ctl.cfg.MaxRate:
 		return MaxRate
-	case f.ctl.level == 0 && f.ctl.cutAt.IsZero():
+	case f.ctl.cutAt.IsZero(), f.ctl.cycles > overdue:
 		return Ramp
 	default:
 		return kind

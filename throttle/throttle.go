@@ -158,7 +158,7 @@ type Bound string
 
 // Bounds.
 const (
-	Ramp     Bound = "ramp"      // the search goes on: nothing has been refused yet
+	Ramp     Bound = "ramp"      // the rate is on its way up: nothing has been refused yet, or not for long
 	Quota    Bound = "quota"     // refusals for more than our share (429)
 	Capacity Bound = "capacity"  // refusals for lack of capacity (503, 529)
 	InFlight Bound = "in_flight" // a limit of attempts in flight, found or set

@@ -14,7 +14,7 @@ type Bound string
 
 // Bounds, from the endpoint's to one's own.
 const (
-	BoundRamp       Bound = "ramp"       // the limiter looks for the capacity, and has not found it yet
+	BoundRamp       Bound = "ramp"       // the limiter feels its way up to the capacity: nothing was refused yet, or not for long
 	BoundQuota      Bound = "quota"      // the account's quota: the endpoint answers 429
 	BoundCapacity   Bound = "capacity"   // the tier has no more capacity: 503, 529
 	BoundDeadline   Bound = "deadline"   // likewise, and jobs wait for it that may move up a tier when their deadline is near

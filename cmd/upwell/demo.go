@@ -73,7 +73,11 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	err = c.conclude(&s, end, script)
-	if c.Hold && s.watch.url != "" && ctx.Err() == nil {
+	switch {
+	case !c.Hold || ctx.Err() != nil:
+	case s.watch.url == "":
+		fmt.Fprintln(e.stderr, "upwell: --hold has nothing to keep open, as no dashboard is served")
+	default:
 		fmt.Fprintf(e.stdout, "the dashboard stays open until Ctrl-C:  %s\n", s.watch.url)
 		<-ctx.Done()
 	}

@@ -185,6 +185,7 @@ type session struct {
 	window  chan struct{}         // a token for each job queued and not settled
 	skipped atomic.Int64          // jobs that an earlier run had settled
 	parked  atomic.Pointer[error] // why there is no money for more calls, or nil
+	unsaved error                 // why there is no report, or nil
 	closers []func()              // in the order in which they were opened
 }
 
@@ -308,7 +309,8 @@ func (s *session) work(ctx context.Context, queue *sqsqueue.Queue, resumed bool)
 		err = errors.Join(err, fed)
 	}
 	end = ending{Counts: s.watch.meter.Counts(), elapsed: s.watch.meter.Elapsed()}
-	return end, errors.Join(fail(exitConfig, err), s.watch.end(ctx, s.outcome(ctx)))
+	s.unsaved = s.watch.end(ctx, s.outcome(ctx, err))
+	return end, fail(exitConfig, err)
 }
 
 // follow returns what the session itself does about events: it stops when there is no
@@ -331,8 +333,10 @@ func (s *session) follow(stop func()) func(worker.Event) {
 }
 
 // outcome words how the session ended, for those who look at its page.
-func (s *session) outcome(ctx context.Context) string {
+func (s *session) outcome(ctx context.Context, err error) string {
 	switch {
+	case err != nil:
+		return "failed"
 	case s.parked.Load() != nil:
 		return "parked"
 	case ctx.Err() != nil:
@@ -441,8 +445,12 @@ func (s *session) limit() float64 {
 
 // explain says what an interrupt does.
 func (s *session) explain() {
-	fmt.Fprintf(s.stderr, "interrupted: waiting for %d calls in flight, which are paid for; the same command goes on with the rest; Ctrl-C again abandons them\n",
-		s.watch.meter.Counts().InFlight)
+	n := s.watch.meter.Counts().InFlight
+	if s.asJSON {
+		fmt.Fprintf(s.stderr, "{\"interrupted\":true,\"in_flight\":%d}\n", n)
+		return
+	}
+	fmt.Fprintf(s.stderr, "interrupted: waiting for %d calls in flight, which are paid for\nthe same command goes on with the rest; Ctrl-C again abandons them\n", n)
 }
 
 // conclude writes the output files and the summary.
@@ -455,7 +463,7 @@ func (s *session) conclude(end ending) error {
 		if err := s.encode(end, answered, failed); err != nil {
 			return fail(exitConfig, err)
 		}
-		return s.left(answered, failed)
+		return s.ended(s.left(answered, failed))
 	}
 	fmt.Fprintf(s.stdout, "run %s: %d of %d jobs answered, %d failed\n", s.run, answered, s.sum.Count, failed)
 	progress.Table(s.stdout, append(progress.Summary(end.Counts, end.elapsed), progress.Row{Name: "held back by", Value: s.watch.heldBack()}))
@@ -463,11 +471,15 @@ func (s *session) conclude(end ending) error {
 	if failed > 0 {
 		fmt.Fprintf(s.stdout, "  errors   %s\n", filepath.Join(s.dir, errorsName(s.run)))
 	}
-	return s.left(answered, failed)
+	return s.ended(s.left(answered, failed))
 }
 
 // encode writes the summary as JSON.
 func (s *session) encode(end ending, answered, failed int) error {
+	errorsFile := ""
+	if failed > 0 {
+		errorsFile = filepath.Join(s.dir, errorsName(s.run))
+	}
 	return json.NewEncoder(s.stdout).Encode(struct {
 		Run      string `json:"run"`
 		Jobs     int    `json:"jobs"`
@@ -476,11 +488,24 @@ func (s *session) encode(end ending, answered, failed int) error {
 		Left     int    `json:"left"`
 		Answers  string `json:"answers"`
 		Errors   string `json:"errors_file,omitzero"`
+		HeldBack string `json:"held_back_by"`
 		progress.Final
 	}{
 		s.run, s.sum.Count, answered, failed, s.sum.Count - answered - failed,
-		filepath.Join(s.dir, outputName(s.run)), filepath.Join(s.dir, errorsName(s.run)), progress.SummaryJSON(end.Counts, end.elapsed),
+		filepath.Join(s.dir, outputName(s.run)), errorsFile, s.watch.heldBack(), progress.SummaryJSON(end.Counts, end.elapsed),
 	})
+}
+
+// ended returns err, or that there is no report, which is said in any case.
+func (s *session) ended(err error) error {
+	switch {
+	case s.unsaved == nil:
+		return err
+	case err == nil:
+		return s.unsaved
+	}
+	fmt.Fprintln(s.stderr, "upwell:", s.unsaved)
+	return err
 }
 
 // left says what is left, and returns the exit code.

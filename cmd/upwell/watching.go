@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -129,15 +130,10 @@ func (w *watching) start(ctx context.Context, on watched) (end func(), err error
 		stop()
 		return nil, err
 	}
-	token, err := w.flags.token(w.env)
+	l, token, err := w.bind(ctx)
 	if err != nil {
 		ends()
-		return nil, fail(exitUsage, err)
-	}
-	l, err := w.flags.bind(ctx)
-	if err != nil {
-		ends()
-		return nil, fail(exitConfig, err)
+		return nil, err
 	}
 	w.board = dashboard.New(dashboard.Config{
 		Meter: w.meter, Verb: w.verb, Run: w.run, Version: version(),
@@ -151,7 +147,10 @@ func (w *watching) start(ctx context.Context, on watched) (end func(), err error
 	srv := &http.Server{Handler: w.handler(ctx, on), ReadHeaderTimeout: 5 * time.Second}
 	srv.RegisterOnShutdown(w.board.Close)
 	parts.Go(func() { _ = srv.Serve(l) }) // it ends by Shutdown or Close, which say nothing new
-	w.url = address(l.Addr())
+	if w.url = address(l.Addr()); token == "" && !loopback(l.Addr()) {
+		w.url = ""
+		w.log.WarnContext(ctx, "dashboard not served, as others reach its address: set UPWELL_HTTP_TOKEN", "http", l.Addr().String())
+	}
 	return func() {
 		leaving, cancel := context.WithTimeout(running, farewell)
 		defer cancel()
@@ -178,20 +177,27 @@ func (w *watching) handler(ctx context.Context, on watched) http.Handler {
 	return mux
 }
 
-// bind returns where to serve, or nil for nowhere.
-func (f *watchFlags) bind(ctx context.Context) (net.Listener, error) {
-	if f.HTTP == off || f.HTTP == "" {
-		return nil, nil
+// bind returns where to serve, or nil for nowhere, and the token. Nobody has asked for the
+// default address, so that it is no error if that cannot be had.
+func (w *watching) bind(ctx context.Context) (l net.Listener, token string, err error) {
+	at := w.flags.HTTP
+	if at == off || at == "" {
+		return nil, "", nil
+	}
+	if token, err = w.flags.token(w.env); err != nil {
+		return nil, "", fail(exitUsage, err)
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", f.HTTP)
-	if errors.Is(err, syscall.EADDRINUSE) && f.HTTP == defaultHTTP {
-		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if l, err = lc.Listen(ctx, "tcp", at); err != nil && at == defaultHTTP {
+		if l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0"); err != nil {
+			w.log.WarnContext(ctx, "dashboard not served", "err", err)
+			return nil, "", nil
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--http: %w", err)
+		return nil, "", fail(exitConfig, fmt.Errorf("--http %s: %w: want host:port, such as %s, or off", at, err, defaultHTTP))
 	}
-	return l, nil
+	return l, token, nil
 }
 
 // loopback reports whether nobody but this machine reaches the address.
@@ -241,7 +247,11 @@ func (w *watching) record(ctx context.Context, parts *sync.WaitGroup, on watched
 func (w *watching) state(out io.Writer) {
 	progress.Table(out, progress.Summary(w.meter.Counts(), w.meter.Elapsed()))
 	sample, at := w.meter.Sample()
-	fmt.Fprintf(out, "\nat %s: %+v\n\nheld back in the last ten minutes by\n", at.UTC().Format(time.RFC3339), sample)
+	text, err := json.MarshalIndent(sample, "", "  ")
+	if err != nil {
+		text = []byte(err.Error())
+	}
+	fmt.Fprintf(out, "\nat %s\n%s\n\nheld back in the last ten minutes by\n", at.UTC().Format(time.RFC3339), text)
 	lately, _ := w.meter.Why()
 	printShares(out, lately)
 	fmt.Fprintln(out, "\ndecisions")

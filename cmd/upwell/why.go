@@ -30,6 +30,10 @@ slots, the queue, the store, a budget, a deadline, or nothing but an empty queue
 
 // A reply is what a worker answers.
 type reply struct {
+	Verb    string    `json:"verb"`
+	Run     string    `json:"run"`
+	Started time.Time `json:"started"`
+
 	Bound worker.Bound     `json:"bound"`
 	Why   []progress.Share `json:"why"`
 	Whole []progress.Share `json:"why_whole"`
@@ -38,12 +42,15 @@ type reply struct {
 
 // Run asks.
 func (c *whyCmd) Run(ctx context.Context, e env) error {
+	if c.HTTP == off {
+		return fail(exitUsage, errors.New("--http off serves nothing that could be asked: give the address of a worker that is watched"))
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	text, r, err := c.ask(ctx, e)
 	switch {
 	case err != nil:
-		return fail(exitFailed, fmt.Errorf("%w: is there a worker at %s? it logs its dashboard's address when it starts", err, c.HTTP))
+		return fail(exitFailed, err)
 	case c.JSON:
 		_, err = fmt.Fprintln(e.stdout, strings.TrimSpace(string(text)))
 		return err
@@ -51,6 +58,7 @@ func (c *whyCmd) Run(ctx context.Context, e env) error {
 		_, err = fmt.Fprintln(e.stdout, "the worker has only just begun: ask again in a second")
 		return err
 	}
+	fmt.Fprintf(e.stdout, "%s, at work since %s, at %s\n\n", clean(strings.TrimSpace("upwell "+r.Verb+" "+r.Run)), r.Started.Local().Format(time.DateTime), c.HTTP)
 	if now := progress.Advice(r.Bound); r.Bound == "" {
 		fmt.Fprintln(e.stdout, "right now: it is not at work any more")
 	} else {
@@ -73,10 +81,12 @@ func (c *whyCmd) Run(ctx context.Context, e env) error {
 func (c *whyCmd) ask(ctx context.Context, e env) (text []byte, r reply, err error) {
 	status, text, err := health.Get(ctx, c.HTTP, "/api/why", e.getenv("UPWELL_HTTP_TOKEN"))
 	if err != nil {
-		return nil, r, err
+		return nil, r, fmt.Errorf("%w: is there a worker at %s? it logs its dashboard's address when it starts", err, c.HTTP)
 	}
 	err = json.Unmarshal(text, &r)
 	switch {
+	case status == http.StatusUnauthorized:
+		err = errors.New("it asks for its token: set UPWELL_HTTP_TOKEN to the one that the worker has")
 	case status != http.StatusOK && r.Error != "":
 		err = errors.New(r.Error)
 	case status != http.StatusOK || err != nil:

@@ -133,7 +133,7 @@ func (d *Dashboard) snapshot(rw http.ResponseWriter, r *http.Request) {
 // why serves what has kept the worker from doing more.
 func (d *Dashboard) why(rw http.ResponseWriter, _ *http.Request) {
 	lately, whole := d.cfg.Meter.Why()
-	answer(rw, http.StatusOK, map[string]any{"why": lately, "why_whole": whole, "bound": d.cfg.Meter.Bound()})
+	answer(rw, http.StatusOK, map[string]any{"verb": d.cfg.Verb, "run": d.cfg.Run, "started": d.cfg.Meter.Started(), "why": lately, "why_whole": whole, "bound": d.cfg.Meter.Bound()})
 }
 
 // answer writes JSON.

@@ -98,9 +98,10 @@ func (r *Recorder) Run(ctx context.Context, ask <-chan os.Signal) {
 	look := time.NewTicker(5 * time.Second)
 	defer look.Stop()
 	var last time.Time
+	made := 0
 	unasked := func(why string) {
-		if n := r.made(); n < most && (last.IsZero() || time.Since(last) >= apart) {
-			last = time.Now()
+		if made < most && (last.IsZero() || time.Since(last) >= apart) {
+			last, made = time.Now(), made+1
 			r.record(ctx, why)
 		}
 	}
@@ -125,12 +126,6 @@ func (r *Recorder) pulse() time.Time {
 		return time.Time{}
 	}
 	return r.cfg.Pulse()
-}
-
-// made is how many recordings of this process there are.
-func (r *Recorder) made() int {
-	files, _ := filepath.Glob(filepath.Join(r.cfg.Dir, fmt.Sprintf("upwell-*-%d.txt", os.Getpid()))) // the pattern is good
-	return len(files)
 }
 
 // record writes a recording, and logs where.

@@ -87,7 +87,7 @@ func (ls *lanes) lane(id throttle.Lane) *lane {
 	if ln, ok := t.own[id]; ok {
 		return ln
 	}
-	if t.others != nil && len(t.own) == lanesKept && len(t.idle) == 0 {
+	if t.others != nil && (id == progress.Others || len(t.own) == lanesKept && len(t.idle) == 0) {
 		return t.others
 	}
 	return ls.add(id)
@@ -106,7 +106,7 @@ func (ls *lanes) add(id throttle.Lane) *lane {
 	if now.own == nil {
 		now.own = make(map[throttle.Lane]*lane)
 	}
-	if len(now.own) == lanesKept {
+	if id != progress.Others && len(now.own) == lanesKept {
 		for old := range now.idle {
 			ls.forget(old)
 			delete(now.own, old)

@@ -82,7 +82,7 @@ func newStand() *stand {
 		lane: []gauge[laneStand]{
 			ofLane(func(s *laneStand) float64 { return s.rate }, "upwell_lane_rate", "Calls per second that the limiter allows."),
 			ofLane(func(s *laneStand) float64 { return s.stable }, "upwell_lane_stable_rate", "Calls per second that the limiter goes back to after a disturbance; 0 before that is known."),
-			ofLane(func(s *laneStand) float64 { return float64(s.inFlight) }, "upwell_lane_in_flight", "Calls in flight."),
+			ofLane(func(s *laneStand) float64 { return float64(s.inFlight) }, "upwell_lane_in_flight", "Permits that are out: calls in flight, and those that wait for a slot to start in."),
 			ofLane(func(s *laneStand) float64 { return float64(s.waiting) }, "upwell_lane_waiting", "Jobs waiting for a permit."),
 			ofLane(func(s *laneStand) float64 { return float64(s.closed) }, "upwell_lane_closed", "1 while the lane starts nothing; of the lane other, how many do not."),
 			ofLane(func(s *laneStand) float64 { return float64(s.paused) }, "upwell_lane_paused", "1 while the lane's credential or path is no good, or no connection can be had; of the lane other, how many there are of these."),

@@ -63,7 +63,7 @@ const (
 //	a minute after a stall                          all    ±38 %
 //	from 10 s after a drop on                       59 %: it takes a while to show
 func forecast(points []int64, width, least time.Duration, left, inFlight int64) *ETA {
-	n := min(max(len(points), int(least/width)), int(etaMost/width)) / etaGroups * etaGroups
+	n := min(max(len(points), int(least/width)), max(etaGroups, int(etaMost/width))) / etaGroups * etaGroups
 	if n > len(points) || n == 0 {
 		return nil
 	}

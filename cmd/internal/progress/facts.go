@@ -2,6 +2,7 @@ package progress
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type Facts struct {
 	Paused      string               `json:"paused,omitzero"`
 
 	answered int64 // attempts
+	parked   bool  // that is why it is paused
 }
 
 // LaneFacts are those of a lane.
@@ -71,10 +73,11 @@ func (p Printer) Facts(m *Meter) Facts {
 		f.Budget = p.Budget()
 	}
 	if c.Paused != nil {
-		f.Paused = first(c.Paused.Error(), reasonKept)
+		f.Paused = first(strings.TrimPrefix(c.Paused.Error(), worker.ErrParked.Error()+": "), reasonKept)
+		f.parked = errors.Is(c.Paused, worker.ErrParked)
 	}
 	if left := f.left(); left > 0 {
-		if f.Paused == "" {
+		if f.Paused == "" && f.Bound != worker.BoundDraining {
 			f.ETA = m.ETA(left)
 		}
 		if n := c.Settled(); n >= enough && c.Cost.Unknown == 0 {

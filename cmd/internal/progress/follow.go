@@ -56,25 +56,32 @@ type Underway struct {
 	Attempts []jobs.Attempt `json:"attempts"`
 }
 
+// An underway is an Underway of the message that it is for.
+type underway struct {
+	Underway
+
+	key jobs.Key
+}
+
 // follow keeps what is known of the jobs under way. m.mu must be held.
 func (m *Meter) follow(e worker.Event) {
 	switch e.Kind {
 	case worker.Permitted:
-		u := m.jobs[e.Key]
+		u := m.jobs[e.Message]
 		if u == nil {
-			u = &Underway{Since: e.At}
-			m.jobs[e.Key] = u
+			u = &underway{Underway{Since: e.At}, e.Key}
+			m.jobs[e.Message] = u
 		}
 		u.Calling = true
 	case worker.Attempted:
-		if u := m.jobs[e.Key]; u != nil {
+		if u := m.jobs[e.Message]; u != nil {
 			if u.Calling = false; len(u.Attempts) == attemptsKept {
 				u.Attempts = slices.Delete(u.Attempts, attemptsKept/2, attemptsKept/2+1)
 			}
 			u.Attempts = append(u.Attempts, e.Attempt)
 		}
 	case worker.Stored, worker.Duplicate, worker.Buried, worker.Released, worker.Lost:
-		delete(m.jobs, e.Key)
+		delete(m.jobs, e.Message)
 	default:
 	}
 }
@@ -83,13 +90,14 @@ func (m *Meter) follow(e worker.Event) {
 func (m *Meter) Underway(k jobs.Key) (u Underway, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p, ok := m.jobs[k]
-	if !ok {
-		return u, false
+	for _, p := range m.jobs {
+		if p.key == k {
+			u = p.Underway
+			u.Attempts = slices.Clone(p.Attempts)
+			return u, true
+		}
 	}
-	u = *p
-	u.Attempts = slices.Clone(p.Attempts)
-	return u, true
+	return u, false
 }
 
 // A News is something that a person who watches would want to be told.

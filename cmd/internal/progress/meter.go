@@ -86,10 +86,12 @@ type Meter struct {
 	start   time.Time
 	width   time.Duration // of a point
 	all     series
+	late    tally              // of answers
+	paused  map[string]pausing // by lane or run
 	lanes   map[throttle.Lane]*laneMeter
 	why     reasons
 	failed  failures
-	jobs    map[jobs.Key]*Underway
+	jobs    map[string]*underway // by message
 	news    ring[News]
 	sample  worker.Sample
 	sampled time.Time
@@ -98,16 +100,23 @@ type Meter struct {
 // A laneMeter is what is counted of a lane.
 type laneMeter struct {
 	series
+	late                                     tally // of answers
 	state                                    throttle.State
 	answered, throttled, unavailable, failed int64
-	seen                                     time.Time // when a sample last had it
+	seen                                     time.Time // when it was last heard of
+}
+
+// A pausing is why a lane or a run is paused, and since when.
+type pausing struct {
+	err error
+	at  time.Time
 }
 
 // NewMeter returns a Meter whose history begins now.
 func NewMeter() *Meter {
 	return &Meter{
 		start: time.Now(), width: 250 * time.Millisecond, c: Counts{Classes: make(map[jobs.Class]int64)},
-		lanes: make(map[throttle.Lane]*laneMeter), jobs: make(map[jobs.Key]*Underway),
+		lanes: make(map[throttle.Lane]*laneMeter), jobs: make(map[string]*underway), paused: make(map[string]pausing),
 		why: newReasons(), failed: make(failures), news: ring[News]{most: newsKept},
 	}
 }
@@ -152,12 +161,16 @@ func (m *Meter) count(e worker.Event) {
 		m.c.Passed++
 	case worker.Released, worker.Lost:
 		m.c.Released++
-	case worker.Paused, worker.Parked:
-		m.c.Paused = e.Err
-	case worker.Resumed, worker.Unparked:
-		m.c.Paused = nil
+	case worker.Paused:
+		m.paused["lane "+e.Lane.String()] = pausing{e.Err, e.At}
+	case worker.Resumed:
+		delete(m.paused, "lane "+e.Lane.String())
+	case worker.Parked:
+		m.paused["run "+e.Key.Run] = pausing{e.Err, e.At}
+	case worker.Unparked:
+		delete(m.paused, "run "+e.Key.Run)
 	case worker.RateChanged:
-		m.rated(m.lane(e.Lane), *e.Rate, e.At)
+		m.rated(m.lane(e.Lane, e.At), *e.Rate, e.At)
 	case worker.Sampled:
 		m.stand(e)
 	default: // no number is of these
@@ -169,12 +182,14 @@ func (m *Meter) attempted(e worker.Event) {
 	m.c.InFlight--
 	m.c.Usage = m.c.Usage.Add(e.Usage)
 	m.c.Cost = m.c.Cost.Add(e.CostUSD)
-	ln, i := m.lane(e.Lane), m.point(e.At)
+	ln, i := m.lane(e.Lane, e.At), m.point(e.At)
 	all, own := m.all.at(i), ln.at(i)
 	switch e.Outcome {
 	case throttle.Accepted:
 		m.c.Answered++
 		ln.answered++
+		m.late.add(e.At.Sub(m.start))
+		ln.late.add(e.At.Sub(m.start))
 		all.Answered++
 		own.Answered++
 		m.mended(e.Attempt.Turn)
@@ -207,10 +222,13 @@ func (m *Meter) mended(turn jobs.Turn) {
 // Others is the lane that stands for those that have no numbers of their own.
 var Others = throttle.Lane{Region: "other", Model: "other", Tier: "other"} //nolint:gochecknoglobals // a constant
 
+// forgotten is how long a lane must not have been heard of for another to take its place.
+const forgotten = 10 * time.Minute
+
 // lane returns what is counted of the lane. m.mu must be held.
-func (m *Meter) lane(id throttle.Lane) *laneMeter {
+func (m *Meter) lane(id throttle.Lane, at time.Time) *laneMeter {
 	ln, ok := m.lanes[id]
-	if !ok && len(m.lanes) >= lanesKept {
+	if !ok && len(m.lanes) >= lanesKept && !m.makeRoom(at) {
 		id = Others
 		ln, ok = m.lanes[id]
 	}
@@ -218,7 +236,20 @@ func (m *Meter) lane(id throttle.Lane) *laneMeter {
 		ln = &laneMeter{}
 		m.lanes[id] = ln
 	}
+	ln.seen = at
 	return ln
+}
+
+// makeRoom adds a lane that has not been heard of for long to the others, and reports
+// whether there was one. m.mu must be held.
+func (m *Meter) makeRoom(at time.Time) bool {
+	for id, ln := range m.lanes {
+		if id != Others && at.Sub(ln.seen) > forgotten {
+			delete(m.lanes, id)
+			return true
+		}
+	}
+	return false
 }
 
 // stand takes over a sample. m.mu must be held.
@@ -226,9 +257,7 @@ func (m *Meter) stand(e worker.Event) {
 	m.sample, m.sampled = *e.Sample, e.At
 	m.why.add(e.At, e.Sample.Bound)
 	for id, s := range e.Sample.Lanes {
-		ln := m.lane(id)
-		ln.seen = e.At
-		m.rated(ln, s, e.At)
+		m.rated(m.lane(id, e.At), s, e.At)
 	}
 }
 
@@ -238,8 +267,10 @@ func (m *Meter) rated(ln *laneMeter, s throttle.State, at time.Time) {
 	i := m.point(at)
 	ln.rate(i, s.Rate)
 	var sum float64
-	for _, other := range m.lanes {
-		sum += other.state.Rate
+	for id, other := range m.lanes {
+		if id != Others && at.Sub(other.seen) <= forgotten && (other.answered > 0 || other.state.InFlight > 0) { // of others it is that of any of them
+			sum += other.state.Rate
+		}
 	}
 	m.all.rate(i, sum)
 }
@@ -270,7 +301,13 @@ func (m *Meter) Counts() Counts {
 func (m *Meter) counts(now time.Time) Counts {
 	c := m.c
 	c.Classes = maps.Clone(m.c.Classes)
-	c.Rate = m.all.per(now.Sub(m.start), m.width, window, func(p Point) int64 { return p.Answered })
+	c.Rate = m.late.rate(now.Sub(m.start))
+	var since time.Time
+	for _, p := range m.paused { // the first that is still so
+		if since.IsZero() || p.at.Before(since) {
+			since, c.Paused = p.at, p.err
+		}
+	}
 	return c
 }
 
@@ -280,6 +317,9 @@ func (m *Meter) History() ([]Point, time.Duration) {
 	defer m.mu.Unlock()
 	return slices.Clone(m.all.points), m.width
 }
+
+// Started is when the history began.
+func (m *Meter) Started() time.Time { return m.start }
 
 // Elapsed is the time since the history began.
 func (m *Meter) Elapsed() time.Duration { return time.Since(m.start) }

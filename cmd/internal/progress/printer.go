@@ -90,8 +90,11 @@ func (f *Facts) block(width int) []row {
 		return f.summary(width, "") // nothing is under way
 	}
 	end := f.ETA.String()
-	if f.Paused != "" {
+	switch {
+	case f.Paused != "":
 		end = "ETA unknown"
+	case f.Bound == worker.BoundDraining:
+		end = "stopping"
 	}
 	rows := append([]row{f.head(width, end)}, f.counts(width, true)...)
 	rows = append(rows, f.lanes(width)...)
@@ -235,7 +238,7 @@ func (f *Facts) tokens() string         { return Tokens(f.Usage.InputTokens+f.Us
 
 // pause names what keeps a run from going on.
 func (f *Facts) pause() string {
-	if f.Bound == worker.BoundBudget {
+	if f.parked {
 		return "PARKED"
 	}
 	return "PAUSED"

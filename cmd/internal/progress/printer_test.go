@@ -96,7 +96,7 @@ func scenes() []scene {
 		}},
 		{"parked", 800, func(m *progress.Meter) {
 			answer(m, 60, 30*time.Second, oregon)
-			m.Observe(worker.Event{Kind: worker.Parked, At: time.Now(), Err: errors.New("$0.24 of the $0.25 are spent")})
+			m.Observe(worker.Event{Kind: worker.Parked, At: time.Now(), Err: fmt.Errorf("%w: $0.24 of the $0.25 are spent", worker.ErrParked)})
 			stand(m, worker.BoundBudget, one(throttle.State{Rate: 4}))
 		}},
 		{"failures", 800, func(m *progress.Meter) {

@@ -51,18 +51,42 @@ func (s *series) halve() {
 	s.points = s.points[:n]
 }
 
-// per returns what happened per second over the last stretch, as far as there is
-// history.
-func (s *series) per(elapsed, width, stretch time.Duration, of func(Point) int64) float64 {
-	span := max(min(stretch, elapsed), width)
-	last := int(elapsed / width)
-	var n int64
-	for i := last; i >= 0 && i > last-int(span/width)-1; i-- {
-		if i < len(s.points) {
-			n += of(s.points[i])
+// A tally counts what happened in each of the last seconds. The zero value is ready.
+type tally struct {
+	seconds [int(window/time.Second) + 1]int64 // by second, the present one with them
+	last    int64                              // second that was last counted in
+}
+
+// add counts one at that time since the beginning.
+func (t *tally) add(at time.Duration) {
+	t.turn(at)
+	t.seconds[t.last%int64(len(t.seconds))]++
+}
+
+// turn makes room for the seconds that have passed.
+func (t *tally) turn(at time.Duration) {
+	now := int64(at / time.Second)
+	for n := int64(len(t.seconds)); now > t.last; t.last++ {
+		if now-t.last > n {
+			t.last = now - n
 		}
+		t.seconds[(t.last+1)%n] = 0
 	}
-	return float64(n) / span.Seconds()
+}
+
+// rate returns how many there were a second, over the window of whole seconds that are
+// over, as far as there have been any.
+func (t *tally) rate(at time.Duration) float64 {
+	t.turn(at)
+	n := min(int64(at/time.Second), int64(len(t.seconds)-1))
+	if n == 0 {
+		return 0
+	}
+	var sum int64
+	for i := range n {
+		sum += t.seconds[(t.last-1-i+int64(len(t.seconds)))%int64(len(t.seconds))]
+	}
+	return float64(sum) / float64(n)
 }
 
 // A ring keeps the newest of what is added, up to most.

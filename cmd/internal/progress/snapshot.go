@@ -140,7 +140,7 @@ func (m *Meter) laneList(now time.Time) []Lane {
 			Name: id.String(), Region: id.Region, Model: id.Model, Tier: id.Tier,
 			Rate: s.Rate, Stable: s.Stable, InFlight: s.InFlight, Waiting: s.Waiting, Reason: s.Reason, Binds: s.Binds,
 			Answered: ln.answered, Throttled: ln.throttled, Unready: ln.unavailable, Errors: ln.failed,
-			PerSecond: ln.per(now.Sub(m.start), m.width, window, func(p Point) int64 { return p.Answered }),
+			PerSecond: ln.late.rate(now.Sub(m.start)),
 			Series:    ln.columns(),
 		}
 		if s.ClosedUntil.After(now) {

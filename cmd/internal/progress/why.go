@@ -85,8 +85,8 @@ func Advice(b worker.Bound) Counsel { return advices[b] }
 
 var advices = map[worker.Bound]Counsel{ //nolint:gochecknoglobals // a table
 	worker.BoundRamp: {
-		"the limiter is still looking for the capacity",
-		"nothing: it takes a minute or so from cold; the level found is remembered for the next worker, and --start-rate begins higher",
+		"the limiter feels its way up to the capacity: nothing was refused yet, or not for long",
+		"time: from cold it takes a minute or so, after a cut longer the slower the lane; the level found is remembered, and --start-rate begins higher",
 	},
 	worker.BoundQuota: {
 		"the account's quota for the model: calls beyond it are refused with 429",
