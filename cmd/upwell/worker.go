@@ -187,12 +187,12 @@ func (c *workerCmd) print(e env) error {
 		Endpoint                                  endpointFlags
 		Pace                                      paceFlags
 		Messages                                  openerFlags
-		Watching                                  watchFlags
+		HTTP, Report, FlightDir                   string
 		Run, Budget, Drain, ExitWhenEmpty         string
 		LookUp, Fleet                             bool
 		APIKeySet, BearerTokenSet, HTTPTokenSet   bool
 	}{
-		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags, c.watchFlags,
+		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags, c.HTTP, c.Report, c.Flight,
 		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.LookUp, c.Fleet, apiKey != "", bearer != "", e.getenv("UPWELL_HTTP_TOKEN") != "",
 	}, "", "  ")
 	_, werr := fmt.Fprintln(e.stdout, string(text))

@@ -47,8 +47,8 @@ func TestPage(t *testing.T) {
 	if got := b.Text("state"); got != "Running" {
 		t.Errorf("the page says %q, want Running", got)
 	}
-	if got := b.Text("sentence"); !strings.HasPrefix(got, "Held back by the account's quota: ") {
-		t.Errorf("the page says %q, want that the quota holds it back", got)
+	if got := b.Text("sentence"); !strings.HasPrefix(got, "On the way up to the capacity: ") {
+		t.Errorf("the page says %q, want that the rate is on its way up, after the recovery", got)
 	}
 
 	// The picture shows the plateau, the cut to a third of it, and the recovery.

@@ -46,7 +46,7 @@
 
 	// What the present bound means for the calls, in a clause.
 	const held = {
-		ramp: ["", "Looking for the capacity"],
+		ramp: ["", "On the way up to the capacity"],
 		quota: ["", "Held back by the account's quota"],
 		capacity: ["warn", "Held back by the tier's capacity"],
 		deadline: ["warn", "Held back by the first tier's capacity, while jobs wait for their deadline to come near"],
@@ -56,9 +56,10 @@
 		budget: ["bad", "Waiting for money: the budget has no room for another call"],
 		slots: ["", "As fast as its slots allow: each has a call in flight"],
 		memory: ["warn", "Held back by the memory for prompts"],
+		errors: ["warn", "Calls fail, and are tried again"],
 		queue: ["warn", "Waiting for the queue"],
 		store: ["warn", "Waiting for the store"],
-		empty: ["", "Nothing holds it back: there are no more jobs to take"],
+		empty: ["", "Nothing holds it back: the queue hands out no more jobs"],
 		draining: ["warn", "Stopping: calls in flight are waited for"],
 	};
 
