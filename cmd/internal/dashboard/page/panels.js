@@ -78,7 +78,7 @@
 			const numbers = ["ramp", "quota", "capacity", "deadline", "in_flight", "max_rate"].includes(bound) ? ": " + f.rate(s.rate) + " calls/s are answered, " + f.rate(allowed) + " allowed" :
 				bound === "slots" ? ", " + f.count(s.worker.slots) + " of them" : "";
 			tone = words[0];
-			text = words[1] + numbers + "." + (why && why.help && !/^nothing/.test(why.help) ? " To change that: " + why.help + "." : "");
+			text = words[1] + numbers + "." + (why && why.help && !/^(nothing|time)/.test(why.help) ? " To change that: " + why.help + "." : "");
 		}
 		attr(e, "data-tone", tone);
 		advise(e, text);
