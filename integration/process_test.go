@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,12 +88,7 @@ func TestKeyRevoked(t *testing.T) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "--latency", "3s", "--accept-key", "local")
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	addr := freePort(t)
 	probe := func(args ...string) (int, string) {
 		p := s.launch(t, append([]string{"health", "--http", addr}, args...)...)
 		return p.wait(t), p.stdout.String() + p.stderr.String()

@@ -276,9 +276,23 @@ func (s *stack) ledger(t *testing.T) (list []mantlesim.Entry) {
 // control speaks to the endpoint's control API.
 func (s *stack) control(t *testing.T, method, what string, body io.Reader) []byte {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, s.mantle+"/_sim/"+what, body)
+	res, text := ask(t, method, s.mantle+"/_sim/"+what, "", body)
+	if res.StatusCode >= 300 {
+		t.Fatalf("%s %s = %s, want success: %s", method, what, res.Status, text)
+	}
+	return text
+}
+
+// ask makes a request, with a token unless that is empty, and returns the answer, whose
+// body has been read.
+func ask(t *testing.T, method, url, token string, body io.Reader) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -286,10 +300,10 @@ func (s *stack) control(t *testing.T, method, what string, body io.Reader) []byt
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode >= 300 {
-		t.Fatalf("%s %s = %s, %v, want success: %s", method, what, res.Status, err, text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return text
+	return res, text
 }
 
 // left counts a queue's messages in any state.

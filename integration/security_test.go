@@ -152,18 +152,9 @@ func (c corpus) folder(t *testing.T, dir string) {
 // page adds what is served at that URL, with its headers.
 func (c corpus) page(t *testing.T, url string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Errorf("%s = %s, %v, want what a person would see", url, res.Status, err)
+	res, text := ask(t, http.MethodGet, url, "", nil)
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("%s = %s, want what a person would see", url, res.Status)
 	}
 	c[url] = fmt.Sprintf("%s\n%v\n%s", url, res.Header, text)
 }

@@ -161,30 +161,15 @@ func TestWatchedWhileItWorks(t *testing.T) {
 	port := strings.TrimPrefix(freePort(t), "127.0.0.1:")
 	addr := "127.0.0.1:" + port
 	get := func(path, bearer string) (int, string) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bearer != "" {
-			req.Header.Set("Authorization", "Bearer "+bearer)
-		}
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return 0, err.Error()
-		}
-		defer res.Body.Close()
-		var text bytes.Buffer
-		_, err = text.ReadFrom(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res.StatusCode, text.String()
+		res, text := ask(t, http.MethodGet, "http://"+addr+path, bearer, nil)
+		return res.StatusCode, string(text)
 	}
 	for _, tt := range []struct {
 		token     string
 		page, api int // status of the page and of what is beneath it, with the token
 	}{{"", 403, 403}, {token, 401, 200}} {
 		w := launch(t, append(append([]string(nil), s.env...), "UPWELL_HTTP_TOKEN="+tt.token), "worker", "--http", "0.0.0.0:"+port, "--slots", "4")
+		eventually(t, "it to serve", func() bool { return strings.Contains(w.stderr.String(), "worker started") })
 		eventually(t, "it to be ready", func() bool { code, _ := get("/readyz", ""); return code == 200 })
 		if code, said := get("/", ""); code != tt.page {
 			t.Errorf("with the token %q, the page = %d, %s, want %d", tt.token, code, said, tt.page)
@@ -270,22 +255,14 @@ func TestHold(t *testing.T) {
 	at := regexp.MustCompile(`stays open until Ctrl-C:\s+(\S+)`)
 	eventually(t, "the demo to be done", func() bool { return at.MatchString(p.stdout.String()) })
 	url := at.FindStringSubmatch(p.stdout.String())[1]
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"api/snapshot", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
+	_, text := ask(t, http.MethodGet, url+"api/snapshot", "", nil)
 	var got struct {
 		State struct {
 			Stored  int
 			Outcome string
 		}
 	}
-	if err := json.NewDecoder(res.Body).Decode(&got); err != nil || got.State.Stored != 312 || got.State.Outcome != "done" {
+	if err := json.Unmarshal(text, &got); err != nil || got.State.Stored != 312 || got.State.Outcome != "done" {
 		t.Errorf("after the end the page has %+v, %v, want 312 jobs done", got, err)
 	}
 	p.signal(t, os.Interrupt)

@@ -74,8 +74,7 @@ type watching struct {
 	verb, run string
 	meter     *progress.Meter
 	metrics   *metrics.Metrics
-	traces    *traces.Traces   // nil for none
-	flight    *flight.Recorder // nil for none
+	traces    *traces.Traces // nil for none
 	listeners []func(worker.Event)
 	board     *dashboard.Dashboard // once it is started
 	url       string               // of the dashboard, or empty
@@ -107,9 +106,6 @@ func (w *watching) observe(e worker.Event) {
 	for _, listen := range w.listeners {
 		listen(e)
 	}
-	if w.flight != nil {
-		w.flight.Observe(e)
-	}
 }
 
 // A watched is what is watched.
@@ -140,10 +136,10 @@ func (w *watching) start(ctx context.Context, on watched) (end func(), err error
 		Totals: w.totals.Load, Queue: w.queue.Load, Budget: w.budget.Load,
 		Result: on.result, Token: token, Loopback: l != nil && loopback(l.Addr()), Log: w.log,
 	})
-	parts.Go(func() { w.asking(running) })
 	if l == nil {
 		return ends, nil
 	}
+	parts.Go(func() { w.asking(running) })
 	srv := &http.Server{Handler: w.handler(ctx, on), ReadHeaderTimeout: 5 * time.Second}
 	srv.RegisterOnShutdown(w.board.Close)
 	parts.Go(func() { _ = srv.Serve(l) }) // it ends by Shutdown or Close, which say nothing new
@@ -233,7 +229,7 @@ func (w *watching) record(ctx context.Context, parts *sync.WaitGroup, on watched
 	case err != nil:
 		return fail(exitConfig, fmt.Errorf("--flight-dir: %w", err))
 	}
-	w.flight = r
+	w.listeners = append(w.listeners, r.Observe) // the worker has not begun
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGQUIT)
 	parts.Go(func() {
@@ -304,9 +300,11 @@ func (on watched) result(ctx context.Context, k jobs.Key) (r jobs.Result, ok boo
 
 // end says how it ended to those who look, and saves the report if there is to be one.
 func (w *watching) end(ctx context.Context, outcome string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	w.ask(ctx)
-	cancel()
+	if w.url != "" || w.flags.Report != "" { // somebody sees it
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+		w.ask(ctx)
+		cancel()
+	}
 	w.board.End(outcome)
 	if w.flags.Report == "" {
 		return nil
