@@ -171,6 +171,7 @@ func (m *Meter) count(e worker.Event) {
 		delete(m.paused, "run "+e.Key.Run)
 	case worker.RateChanged:
 		m.rated(m.lane(e.Lane, e.At), *e.Rate, e.At)
+		m.allowed(e.At)
 	case worker.Sampled:
 		m.stand(e)
 	default: // no number is of these
@@ -259,20 +260,25 @@ func (m *Meter) stand(e worker.Event) {
 	for id, s := range e.Sample.Lanes {
 		m.rated(m.lane(id, e.At), s, e.At)
 	}
+	m.allowed(e.At)
 }
 
 // rated takes over how a lane's limiter stands. m.mu must be held.
 func (m *Meter) rated(ln *laneMeter, s throttle.State, at time.Time) {
 	ln.state = s
-	i := m.point(at)
-	ln.rate(i, s.Rate)
+	ln.rate(m.point(at), s.Rate)
+}
+
+// allowed notes what the limiters of all lanes that work allow together. m.mu must be
+// held.
+func (m *Meter) allowed(at time.Time) {
 	var sum float64
 	for id, other := range m.lanes {
 		if id != Others && at.Sub(other.seen) <= forgotten && (other.answered > 0 || other.state.InFlight > 0) { // of others it is that of any of them
 			sum += other.state.Rate
 		}
 	}
-	m.all.rate(i, sum)
+	m.all.rate(m.point(at), sum)
 }
 
 // point returns the index of the point of that time, and makes room for it. m.mu must
