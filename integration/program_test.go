@@ -276,16 +276,16 @@ func (s *stack) ledger(t *testing.T) (list []mantlesim.Entry) {
 // control speaks to the endpoint's control API.
 func (s *stack) control(t *testing.T, method, what string, body io.Reader) []byte {
 	t.Helper()
-	res, text := ask(t, method, s.mantle+"/_sim/"+what, "", body)
-	if res.StatusCode >= 300 {
-		t.Fatalf("%s %s = %s, want success: %s", method, what, res.Status, text)
+	status, _, text := ask(t, method, s.mantle+"/_sim/"+what, "", body)
+	if status >= 300 {
+		t.Fatalf("%s %s = %s, want success: %s", method, what, http.StatusText(status), text)
 	}
 	return text
 }
 
-// ask makes a request, with a token unless that is empty, and returns the answer, whose
-// body has been read.
-func ask(t *testing.T, method, url, token string, body io.Reader) (*http.Response, []byte) {
+// ask makes a request, with a token unless that is empty, and returns the status, headers and
+// body of its answer.
+func ask(t *testing.T, method, url, token string, body io.Reader) (status int, header http.Header, text []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
@@ -299,11 +299,11 @@ func ask(t *testing.T, method, url, token string, body io.Reader) (*http.Respons
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
+	text, err = io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, text
+	return res.StatusCode, res.Header, text
 }
 
 // left counts a queue's messages in any state.

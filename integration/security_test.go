@@ -152,11 +152,11 @@ func (c corpus) folder(t *testing.T, dir string) {
 // page adds what is served at that URL, with its headers.
 func (c corpus) page(t *testing.T, url string) {
 	t.Helper()
-	res, text := ask(t, http.MethodGet, url, "", nil)
-	if res.StatusCode != http.StatusOK {
-		t.Errorf("%s = %s, want what a person would see", url, res.Status)
+	status, header, text := ask(t, http.MethodGet, url, "", nil)
+	if status != http.StatusOK {
+		t.Errorf("%s = %d, want what a person would see", url, status)
 	}
-	c[url] = fmt.Sprintf("%s\n%v\n%s", url, res.Header, text)
+	c[url] = fmt.Sprintf("%s\n%v\n%s", url, header, text)
 }
 
 // messages adds those of a queue, with all that comes with them, and returns how many

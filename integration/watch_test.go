@@ -161,8 +161,8 @@ func TestWatchedWhileItWorks(t *testing.T) {
 	port := strings.TrimPrefix(freePort(t), "127.0.0.1:")
 	addr := "127.0.0.1:" + port
 	get := func(path, bearer string) (int, string) {
-		res, text := ask(t, http.MethodGet, "http://"+addr+path, bearer, nil)
-		return res.StatusCode, string(text)
+		status, _, text := ask(t, http.MethodGet, "http://"+addr+path, bearer, nil)
+		return status, string(text)
 	}
 	for _, tt := range []struct {
 		token     string
@@ -255,7 +255,7 @@ func TestHold(t *testing.T) {
 	at := regexp.MustCompile(`stays open until Ctrl-C:\s+(\S+)`)
 	eventually(t, "the demo to be done", func() bool { return at.MatchString(p.stdout.String()) })
 	url := at.FindStringSubmatch(p.stdout.String())[1]
-	_, text := ask(t, http.MethodGet, url+"api/snapshot", "", nil)
+	_, _, text := ask(t, http.MethodGet, url+"api/snapshot", "", nil)
 	var got struct {
 		State struct {
 			Stored  int
