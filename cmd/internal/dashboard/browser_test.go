@@ -32,14 +32,11 @@ func browser(t *testing.T) *page.Tab {
 	return page.Open(t, os.Getenv("UPWELL_CHROMIUM") == "required")
 }
 
-// halfway is how many events bring the recorded run to the minute after its capacity
-// has come back.
-const halfway = 9*60 + 30
-
 // TestPage has a run from start to end looked at, in a browser.
 func TestPage(t *testing.T) {
 	b := browser(t)
 	rec := record(t, plot{jobs: 11_000, span: 11 * time.Minute, fail: mixed})
+	halfway := rec.returning(t)
 	url, more := rec.replay(t, halfway)
 	b.Show(1280, 900, "light")
 	b.Do(chromedp.Navigate(url))

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -160,6 +161,19 @@ func record(t *testing.T, p plot) *recording {
 		maps.Copy(rec.results, tr.Sink.Errors())
 	})
 	return rec
+}
+
+// returning is how many events bring the run to where the rate has begun to grow fast,
+// some time after the capacity has come back: when, is the limiter's to say, which has
+// to wait for a refusal that does not come.
+func (rec *recording) returning(t *testing.T) (events int) {
+	t.Helper()
+	const back = 8 * 60
+	i := slices.IndexFunc(rec.events[back:], func(e string) bool { return strings.Contains(e, `"bound":"ramp"}`) })
+	if i < 0 {
+		t.Fatal("the rate did not come up after the capacity was back")
+	}
+	return back + i + 1
 }
 
 // line returns the body of a message.
