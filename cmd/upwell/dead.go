@@ -53,7 +53,7 @@ func (f *deadFlags) open(ctx context.Context, e env) (*sqsqueue.Queue, *s3sink.S
 	if f.Queue == "" && f.DeadQueue == "" {
 		return nil, nil, fail(exitUsage, errors.New("no queue: name the dead-letter queue with --dead-queue, or with --queue one whose redrive policy names it"))
 	}
-	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: f.Profile, Connections: readers})
+	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: f.Profile, Connections: readers, Log: e.log})
 	if err != nil {
 		return nil, nil, fail(exitConfig, err)
 	}

@@ -51,7 +51,7 @@ func (c *doctorCmd) Run(ctx context.Context, e env) error {
 // config says what to examine. What is wrong with the environment is the doctor's to
 // find; an error is that of the command line.
 func (c *doctorCmd) config(ctx context.Context, e env) (doctor.Config, error) {
-	conf, awsErr := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile})
+	conf, awsErr := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Log: e.log})
 	settings, err := c.mantle(e, 0, func() (aws.Config, error) { return conf, awsErr })
 	if f, ok := errors.AsType[*failure](err); ok && f.code == exitUsage {
 		return doctor.Config{}, err

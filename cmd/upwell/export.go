@@ -170,7 +170,7 @@ func (c *exportCmd) table(m sink.Manifest, format table.Format) (*table.Table, e
 // there.
 func (c *exportCmd) target(ctx context.Context, e env) (table.Target, error) {
 	if url, ok := strings.CutPrefix(c.Output, "s3://"); ok {
-		conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile})
+		conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Log: e.log})
 		if err != nil {
 			return nil, fail(exitConfig, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -77,6 +78,9 @@ func (f *endpointFlags) endpoint(ctx context.Context, e env, inFlight int, load 
 		return nil, err
 	}
 	c, err := mantle.New(ctx, cfg)
+	if errors.Is(err, mantle.ErrCredentials) && f.Auth == "auto" {
+		err = fmt.Errorf("%w; or set AWS_BEARER_TOKEN_BEDROCK to a Bedrock key, or OPENAI_API_KEY and OPENAI_BASE_URL", err)
+	}
 	return c, fail(exitConfig, err)
 }
 

@@ -42,7 +42,7 @@ func (f *readFlags) open(ctx context.Context, e env, connections int) (reading, 
 	case f.Bucket == "":
 		return reading{}, fail(exitUsage, errors.New("where are the results? give --bucket, or --dir with the folder of an upwell run"))
 	}
-	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: f.Profile, Connections: connections})
+	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: f.Profile, Connections: connections, Log: e.log})
 	if err != nil {
 		return reading{}, fail(exitConfig, err)
 	}

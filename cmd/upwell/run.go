@@ -96,7 +96,7 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 			c.BaseURL, c.Auth = stack.MantleURL+"/openai/v1", "key"
 			e.getenv = func(string) string { return simulatedKey }
 		}
-		endpoint, err := c.endpoint(ctx, e, c.Slots, func() (aws.Config, error) { return awsconf.Load(ctx, awsconf.Options{}) })
+		endpoint, err := c.endpoint(ctx, e, c.Slots, func() (aws.Config, error) { return awsconf.Load(ctx, awsconf.Options{Log: e.log}) })
 		if err != nil {
 			return nil, worker.Config{}, err
 		}

@@ -78,7 +78,7 @@ type statusReport struct {
 
 // Run shows the status.
 func (c *statusCmd) Run(ctx context.Context, e env) error {
-	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: readers})
+	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: readers, Log: e.log})
 	if err != nil {
 		return fail(exitConfig, err)
 	}

@@ -102,7 +102,7 @@ func (c *submitCmd) Run(ctx context.Context, e env) error {
 		fmt.Fprintf(e.stdout, "%s: %d jobs, all good; nothing was queued\n", file.Name, sum.Count)
 		return nil
 	}
-	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: senders * handed})
+	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: senders * handed, Log: e.log})
 	if err != nil {
 		return fail(exitConfig, err)
 	}

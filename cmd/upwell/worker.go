@@ -125,7 +125,7 @@ type crew struct {
 
 // assemble makes a worker of the flags, and starts what accompanies it.
 func (c *workerCmd) assemble(ctx context.Context, e env) (*crew, error) {
-	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: c.Slots})
+	conf, err := awsconf.Load(ctx, awsconf.Options{Profile: c.Profile, Connections: c.Slots, Log: e.log})
 	if err != nil {
 		return nil, fail(exitConfig, err)
 	}

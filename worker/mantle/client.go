@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,6 +67,10 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	return c, c.connect(ctx)
 }
 
+// ErrCredentials is the error of [New] when there are no AWS credentials to make keys
+// of, or to sign with.
+var ErrCredentials = errors.New("nothing to call with")
+
 // authenticate prepares what AWS credentials are used for.
 func (c *Client) authenticate(ctx context.Context) error {
 	switch c.cfg.Credentials {
@@ -77,7 +82,8 @@ func (c *Client) authenticate(ctx context.Context) error {
 		return nil
 	}
 	if _, err := c.cfg.AWS.Retrieve(ctx); err != nil {
-		return fmt.Errorf("mantle: AWS credentials: %s", c.scrub(err.Error()))
+		why := strings.TrimPrefix(c.scrub(err.Error()), "failed to refresh cached credentials, ")
+		return fmt.Errorf("mantle: %w: %s", ErrCredentials, why)
 	}
 	return nil
 }

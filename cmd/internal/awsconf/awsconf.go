@@ -18,19 +18,27 @@
 // first answer's messages stay hidden until their visibility runs out. On a fast
 // link that happened to one receive in two hundred (aws-sdk-go-v2 issues 1825 and
 // 2737).
+//
+// Where there are no credentials, the error of whatever needs some says what to do,
+// and what the SDK has to say beside its errors goes to the program's log.
 package awsconf
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
 )
 
 // Options are what the program's own flags say. Empty fields leave the choice to
@@ -42,6 +50,11 @@ type Options struct {
 	// Connections is how many idle connections to keep to each service.
 	// Default 64.
 	Connections int
+
+	// Log is told at level debug what the SDK would write to standard error: that it
+	// goes another way to credentials, or reads an object that has no checksum.
+	// Default: nobody is.
+	Log *slog.Logger
 }
 
 // Load returns the AWS configuration. It honours AWS_CA_BUNDLE.
@@ -49,12 +62,71 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 	cfg, err := config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(client(o.Connections)), // a buildable one: any other is refused beside AWS_CA_BUNDLE
 		config.WithRegion(o.Region),
-		config.WithSharedConfigProfile(o.Profile))
+		config.WithSharedConfigProfile(o.Profile),
+		config.WithLogger(logger(o.Log)))
+	profile := cmp.Or(o.Profile, os.Getenv("AWS_PROFILE"))
+	if _, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
+		err = &CredentialsError{Err: err, Help: Advice(err, profile)}
+	}
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("aws configuration: %w", err)
 	}
 	cfg.HTTPClient = Steady(cfg.HTTPClient)
+	cfg.Credentials = advised{cfg.Credentials, profile}
 	return cfg, nil
+}
+
+func logger(log *slog.Logger) logging.Logger {
+	if log == nil {
+		return logging.Nop{}
+	}
+	return logging.LoggerFunc(func(_ logging.Classification, format string, args ...any) {
+		log.Debug("aws sdk", "message", fmt.Sprintf(format, args...))
+	})
+}
+
+// advised are credentials whose lack is told with what to do about it.
+type advised struct {
+	aws.CredentialsProvider
+	profile string
+}
+
+// Retrieve implements aws.CredentialsProvider.
+func (a advised) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	creds, err := a.CredentialsProvider.Retrieve(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = &CredentialsError{Err: err, Help: Advice(err, a.profile)}
+	}
+	return creds, err
+}
+
+// A CredentialsError says that there are no AWS credentials.
+type CredentialsError struct {
+	Err  error  // why
+	Help string // what to do
+}
+
+// Error leaves out what the SDK's last resort says at length.
+func (e *CredentialsError) Error() string {
+	why := strings.TrimPrefix(e.Err.Error(), "failed to refresh cached credentials, ")
+	why, _, _ = strings.Cut(why, ", operation error ")
+	return "no AWS credentials: " + why + ": " + e.Help
+}
+
+// Unwrap returns why there are none.
+func (e *CredentialsError) Unwrap() error { return e.Err }
+
+// Advice says how to get credentials after err. An empty profile is the default one.
+func Advice(err error, profile string) string {
+	text := strings.ToLower(err.Error())
+	switch {
+	case strings.Contains(text, "sso") || strings.Contains(text, "token has expired"):
+		return "aws sso login --profile " + cmp.Or(profile, "NAME")
+	case strings.Contains(text, "shared config profile"):
+		return "correct --profile or AWS_PROFILE: aws configure list-profiles"
+	default:
+		return "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or instance a role"
+	}
 }
 
 // Client returns the HTTP client alone, for a configuration made by hand.

@@ -1,9 +1,12 @@
 package awsconf_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -265,5 +268,62 @@ func (q *queue) ack(ctx context.Context, t *testing.T, m jobs.Message) {
 	t.Helper()
 	if err := q.queue.Ack(ctx, m); err != nil {
 		t.Errorf("Ack(%s) = %v, want nil", m.ID, err)
+	}
+}
+
+// TestNoCredentials has everything that needs credentials say what to do where there are
+// none, and the SDK say nothing on standard error.
+func TestNoCredentials(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{
+		"AWS_REGION": "us-east-1", "AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none, "AWS_PROFILE": "",
+		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "",
+	} {
+		t.Setenv(name, value)
+	}
+	// An instance without a role, as the SDK asks it.
+	imds := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	defer imds.Close()
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.URL)
+
+	var log bytes.Buffer
+	cfg, err := awsconf.Load(t.Context(), awsconf.Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = sqs.NewFromConfig(cfg).ListQueues(t.Context(), nil)
+	const want = "no AWS credentials: no EC2 IMDS role found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or instance a role"
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("ListQueues = %v, want an error that ends in %q", err, want)
+	}
+	if got := log.String(); !strings.Contains(got, "level=DEBUG") || !strings.Contains(got, "IMDSv1") {
+		t.Errorf("the log has %q, want at level debug that the SDK falls back to IMDSv1", got)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var lack *awsconf.CredentialsError
+	if _, err := cfg.Credentials.Retrieve(ctx); err == nil || errors.As(err, &lack) {
+		t.Errorf("Retrieve = %v when nobody waits any more, want that", err)
+	}
+
+	_, err = awsconf.Load(t.Context(), awsconf.Options{Profile: "lwa"})
+	if !errors.As(err, &lack) || lack.Help != "correct --profile or AWS_PROFILE: aws configure list-profiles" {
+		t.Errorf("Load = %v of a profile that there is not, want what to correct", err)
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	for text, want := range map[string]string{
+		"refresh cached SSO token failed": "aws sso login --profile law",
+		"the SSO session is invalid":      "aws sso login --profile law",
+		"ExpiredToken: token has expired": "aws sso login --profile law",
+	} {
+		if got := awsconf.Advice(errors.New(text), "law"); got != want {
+			t.Errorf("Advice(%q) = %q, want %q", text, got, want)
+		}
+	}
+	if got := awsconf.Advice(errors.New("SSO"), ""); !strings.HasSuffix(got, " NAME") {
+		t.Errorf("Advice without a profile = %q, want that one is to be named", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"upwell/cmd/internal/awsconf"
 	"upwell/jobs/sqsqueue"
 	"upwell/worker/mantle"
 )
@@ -33,20 +35,26 @@ var providers = []struct{ name, words string }{
 
 // credentials looks for AWS credentials, and reports whether there are any.
 func (x *exam) credentials(ctx context.Context) bool {
-	needed := x.cfg.Queue != "" || x.cfg.Bucket != "" || x.way() == mantle.SigV4 || x.way() == mantle.ShortTerm
+	needed := x.cfg.AWSErr != nil || x.cfg.Queue != "" || x.cfg.Bucket != "" || x.way() == mantle.SigV4 || x.way() == mantle.ShortTerm
 	creds, err := x.retrieve(ctx)
 	switch {
 	case err == nil:
 		x.ok(checkCredentials, "%s", x.source(creds))
 		return true
 	case needed:
+		if e, ok := errors.AsType[*awsconf.CredentialsError](err); ok {
+			err = e.Err
+		}
 		why, _, _ := strings.Cut(said(err), ", operation error ") // what the last resort says at length
-		x.note(checkCredentials, Failure, "no AWS credentials: "+why, x.obtain(err))
+		x.note(checkCredentials, Failure, "no AWS credentials: "+why, awsconf.Advice(err, x.profile()))
 	default:
 		x.skip("no AWS credentials; queue and bucket would need some", checkCredentials)
 	}
 	return false
 }
+
+// profile is the one in use, empty for the default one.
+func (x *exam) profile() string { return cmp.Or(x.cfg.Profile, x.cfg.Getenv("AWS_PROFILE")) }
 
 func (x *exam) retrieve(ctx context.Context) (aws.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
@@ -69,27 +77,13 @@ func (x *exam) source(c aws.Credentials) string {
 		}
 	}
 	if from == "profile" {
-		from += " " + cmp.Or(x.cfg.Profile, x.cfg.Getenv("AWS_PROFILE"), "default")
+		from += " " + cmp.Or(x.profile(), "default")
 	}
 	found := from + ", key " + last4(c.AccessKeyID)
 	if c.CanExpire {
 		found += ", until " + c.Expires.Local().Format(time.TimeOnly) + ", then renewed"
 	}
 	return found
-}
-
-// obtain says how to get credentials, after what went wrong.
-func (x *exam) obtain(err error) string {
-	text := strings.ToLower(err.Error())
-	profile := cmp.Or(x.cfg.Profile, x.cfg.Getenv("AWS_PROFILE"), "NAME")
-	switch {
-	case strings.Contains(text, "sso") || strings.Contains(text, "token has expired"):
-		return "aws sso login --profile " + profile
-	case strings.Contains(text, "shared config profile"):
-		return "correct --profile or AWS_PROFILE: aws configure list-profiles"
-	default:
-		return "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or instance a role"
-	}
 }
 
 // identity asks STS who calls. Without an answer everything else may work all the
