@@ -213,7 +213,7 @@ func (f *flow) level() Level {
 	return l
 }
 
-// binds names what is limited.
+// binds names what is limited, once refusals have told.
 func (f *flow) binds() string {
 	switch {
 	case f.ctl.level == 0:
@@ -224,8 +224,8 @@ func (f *flow) binds() string {
 		return "tokens"
 	case f.meter.tokens == 0 || f.meter.weight < 0.25:
 		return "calls"
-	default:
-		return "calls and tokens"
+	default: // one or the other
+		return ""
 	}
 }
 

@@ -335,11 +335,19 @@ func TestNamesOfQuotas(t *testing.T) {
 }
 
 func TestLaneText(t *testing.T) {
+	for lane, want := range map[throttle.Lane]string{
+		flex: "us-west-2/m/flex", {Model: "org/model", Tier: "flex"}: "org/model/flex",
+	} {
+		if got := lane.String(); got != want {
+			t.Errorf("%#v reads %q, want %q", lane, got, want)
+		}
+	}
 	for _, lane := range []throttle.Lane{
 		{},
 		flex, quota,
 		{Region: "us-west-2", Model: "org/model/of/parts", Tier: "flex"},
 		{Region: "us-west-2", Model: "/", Tier: ""},
+		{Model: "org/model", Tier: "flex"},
 	} {
 		text, err := json.Marshal(map[throttle.Lane]int{lane: 1})
 		if err != nil {

@@ -81,11 +81,14 @@ type Lane struct {
 	Tier   string // service tier
 }
 
-// String returns the lane's parts with slashes, for logs and labels.
-func (l Lane) String() string { return l.Region + "/" + l.Model + "/" + l.Tier }
+// String returns the lane's parts with slashes, for logs and labels. An endpoint that
+// is in no Region has two.
+func (l Lane) String() string { return strings.TrimPrefix(l.text(), "/") }
 
-// MarshalText returns the lane as String does, so that it can be a key in JSON.
-func (l Lane) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+func (l Lane) text() string { return l.Region + "/" + l.Model + "/" + l.Tier }
+
+// MarshalText returns REGION/MODEL/TIER, so that a lane can be a key in JSON.
+func (l Lane) MarshalText() ([]byte, error) { return []byte(l.text()), nil }
 
 // UnmarshalText reads what MarshalText wrote. The model may have slashes of its own.
 func (l *Lane) UnmarshalText(text []byte) error {

@@ -11,7 +11,8 @@
 		const done = s.settled + settledBefore(s), total = s.totals ? s.totals.jobs : 0;
 		const failed = s.failed;
 		say($("done"), f.count(done));
-		say($("done-of"), total ? "of " + f.plural(total, "job") + " done" : done === 1 ? "job done" : "jobs done");
+		const earlier = settledBefore(s) ? ", " + f.count(settledBefore(s)) + " of them before this start" : "";
+		say($("done-of"), (total ? "of " + f.plural(total, "job") + " done" : done === 1 ? "job done" : "jobs done") + earlier);
 		say($("percent"), total ? f.percent(done / total) : "");
 		const bar = $("bar");
 		show(bar, total > 0);
