@@ -106,9 +106,11 @@ const (
 	// to a refusal.
 	enough = 30
 
-	// dearest bounds the price of an episode, and with it how long a cycle
-	// becomes. episodic is the weight of the last episode in the mean.
-	dearest, episodic = 4, 0.1
+	// dearest is what an episode counts for at most in their mean price, and so how
+	// many times longer a cycle becomes: a fall of the capacity takes many refusals
+	// at once, and must not have its return noticed late. episodic is the weight of
+	// the last episode in the mean.
+	dearest, episodic = 6, 0.1
 
 	// inARow is how many cuts with nothing let in between mean that there is
 	// nothing to be had. Then one attempt goes out after minProbe, the next after

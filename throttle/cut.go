@@ -72,7 +72,7 @@ func (c *controller) episodeEnds(calls int) bool {
 		return false
 	}
 	if c.level > 0 { // the search is dearer than what follows
-		c.price = min(c.price+(c.episode-c.price)*episodic, dearest)
+		c.price += (min(c.episode, dearest) - c.price) * episodic
 	}
 	c.episode = 0
 	return true

@@ -45,6 +45,10 @@ func Scenarios() []Scenario {
 			Name: "down", About: "4x down, 20 to 5 calls/s", Script: script("calls=20 burst=5; 30m calls=5"), Nominal: 20,
 			Change: half, Target: target(98.5, 0.6).back(15 * time.Second),
 		},
+		{
+			Name: "dip", About: "3 of 10 calls/s for 3 min, then 10 again", Script: script("calls=10 burst=5; 30m calls=3; 33m calls=10"), Nominal: 10,
+			Change: 33 * time.Minute, Target: target(95, 0.6).back(160 * time.Second),
+		},
 		{Name: "sine", About: "sine of 15 min, 10±5 calls/s", Script: script("calls=10~5/15m burst=5"), Nominal: 10, Peak: 15, Target: target(98.5, 0.6)},
 		{Name: "grow-50", About: "grows 50 % a minute, 2 to 40 calls/s", Script: script("grow=0.5 floor=2 calls=40 burst=5"), Nominal: 40, Target: target(97, 0.3)},
 		{Name: "grow-10", About: "grows 10 % a minute, 4 to 40 calls/s", Script: script("grow=0.1 floor=4 calls=40 burst=5"), Nominal: 40, Target: target(97, 0.3)},
