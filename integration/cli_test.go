@@ -160,11 +160,11 @@ var commandLine = []struct {
 		{args: "submit nightly.jsonl --estimate --bucket b", code: 3, stderr: []string{`^upwell: .*s3://b: `}},
 	}},
 	{"a bucket that cannot be got at is no mistake of the command", []step{
-		{args: "run s3://b/x.jsonl -o x --simulate", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/x\.jsonl: no AWS credentials that work: set AWS_PROFILE`}, unmade: "x"},
-		{args: "submit s3://b/in/ --bucket b --queue q --template greet.md", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials that work`}},
-		{args: "template check greet.md s3://b/in/", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials that work`}},
+		{args: "run s3://b/x.jsonl -o x --simulate", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/x\.jsonl: no AWS credentials: .*: set AWS_PROFILE`}, unmade: "x"},
+		{args: "submit s3://b/in/ --bucket b --queue q --template greet.md", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials: .*: set AWS_PROFILE`}},
+		{args: "template check greet.md s3://b/in/", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials: .*: set AWS_PROFILE`}},
 		{args: "template check greet.md s3://b/in/", code: 3, stderr: []string{`^upwell: s3://b/in/: `}},
-		{args: "template check greet.md s3://b/in/", env: "AWS_PROFILE=none", code: 3, stderr: []string{`^upwell: s3://b/in/: correct AWS_PROFILE`}},
+		{args: "template check greet.md s3://b/in/", env: "AWS_PROFILE=none", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials: failed to get shared config profile, none: correct --profile or AWS_PROFILE`}},
 	}},
 	{"a template is checked before it costs anything", []step{
 		{args: "template --help", stdout: []string{`^Usage: upwell template <command>`, `template check `}},

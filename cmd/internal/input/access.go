@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+
+	"upwell/cmd/internal/awsconf"
 )
 
 // An AccessError says that what lies in S3 cannot be got at: the credentials, the
@@ -19,6 +21,9 @@ type AccessError struct {
 }
 
 func (e *AccessError) Error() string {
+	if lack, ok := errors.AsType[*awsconf.CredentialsError](e.Err); ok {
+		return fmt.Sprintf("%s: %v", e.Place, lack)
+	}
 	if advice := adviceFor(e.Err); advice != "" {
 		return fmt.Sprintf("%s: %s: %s", e.Place, advice, cause(e.Err))
 	}
@@ -34,8 +39,6 @@ func adviceFor(err error) string {
 		return ""
 	}
 	switch text := err.Error(); {
-	case strings.Contains(text, "credentials"), strings.Contains(text, "get identity"):
-		return "no AWS credentials that work: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
 	case strings.Contains(text, "Missing Region"):
 		return "no Region: set AWS_REGION"
 	case strings.Contains(text, "aws configuration"):
@@ -50,10 +53,8 @@ func adviceFor(err error) string {
 // cause returns the end of what the SDK says: it begins with what it was doing.
 func cause(err error) string {
 	text := err.Error()
-	for _, lead := range []string{"failed to refresh cached credentials, ", "request send failed, "} {
-		if _, rest, ok := strings.Cut(text, lead); ok {
-			text = rest
-		}
+	if _, rest, ok := strings.Cut(text, "request send failed, "); ok {
+		return rest
 	}
 	return text
 }

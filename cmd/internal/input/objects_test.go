@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/go-cmp/cmp"
 
+	"upwell/cmd/internal/awsconf"
 	"upwell/cmd/internal/input"
 	"upwell/sink/s3sink"
 	"upwell/sink/s3sink/s3sim"
@@ -197,7 +198,7 @@ type failing struct{}
 
 // Retrieve implements [aws.CredentialsProvider].
 func (failing) Retrieve(context.Context) (aws.Credentials, error) {
-	return aws.Credentials{}, errors.New("no EC2 IMDS role found")
+	return aws.Credentials{}, &awsconf.CredentialsError{Err: errors.New("no EC2 IMDS role found"), Help: "set AWS_PROFILE"}
 }
 
 // TestAccess tells what is wrong with the way to S3 from what is wrong with the input,
@@ -219,7 +220,7 @@ func TestAccess(t *testing.T) {
 		access bool
 		want   string
 	}{
-		"credentials": {"s3://bkt/in/", with(func(o *s3.Options) { o.Credentials = aws.NewCredentialsCache(failing{}) }), true, "s3://bkt/in/: no AWS credentials that work: set AWS_PROFILE, "},
+		"credentials": {"s3://bkt/in/", with(func(o *s3.Options) { o.Credentials = aws.NewCredentialsCache(failing{}) }), true, "s3://bkt/in/: no AWS credentials: no EC2 IMDS role found: set AWS_PROFILE"},
 		"other keys":  {"s3://bkt/in/", with(func(o *s3.Options) { o.Credentials = credentials.NewStaticCredentialsProvider("OTHER", "wrong", "") }), true, "credentials"},
 		"network":     {"s3://bkt/in/*.txt", with(func(o *s3.Options) { o.BaseEndpoint = new("http://127.0.0.1:1") }), true, "S3 cannot be reached: check the network"},
 		"bucket":      {"s3://nobucket/in/", store, true, "no such bucket: create it"},
