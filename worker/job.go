@@ -405,7 +405,9 @@ func (t *task) book(ln throttle.Lane, start time.Time, ans Answer, err error) *E
 		fail = asError(err)
 		billed = fail.Answer
 		t.paid.last = cmp.Or(fail.Answer, t.paid.last)
-		outcome = outcomeOf(fail)
+		if outcome = outcomeOf(fail); fail.Unsent {
+			outcome = throttle.Unrelated // nobody has refused it
+		}
 		at.Status, at.RequestID, at.Error = fail.Status, fail.RequestID, fail.Error()
 		if t.failed.IsZero() {
 			t.failed = time.Now()

@@ -334,6 +334,17 @@ func TestOutOfReach(t *testing.T) {
 		if warned != 1 || failed < 2 || failed > 10 {
 			t.Errorf("it was warned of %d times and then said %d times in ten minutes, want once, and then once a minute at most:\n%s", warned, failed, log.String())
 		}
+		for _, e := range got.of(worker.Attempted) {
+			if e.Err != nil && e.Outcome != throttle.Unrelated {
+				t.Errorf("an attempt without a connection counts as %v, want that nobody refused it", e.Outcome)
+			}
+		}
+		for _, e := range got.of(worker.Sampled) {
+			if at := e.At.Sub(began); at > 5*time.Second && at < 9*time.Minute && e.Sample.Bound != worker.BoundCredential {
+				t.Errorf("after %v the worker is held back by %q, want %q, which says that no connection can be had", at, e.Sample.Bound, worker.BoundCredential)
+				break
+			}
+		}
 		paused, resumed := got.of(worker.Paused), got.of(worker.Resumed)
 		if len(paused) != 1 || paused[0].At.Sub(began) < time.Minute || paused[0].Err == nil || len(resumed) != 1 {
 			t.Errorf("paused %v and resumed %v, want once each, after a minute", paused, resumed)

@@ -167,7 +167,7 @@ func (ls *lanes) stand() map[throttle.Lane]stand {
 func (ln *lane) paused() bool {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	return ln.gone || ln.pauses > 0
+	return !ln.lostSince.IsZero() || ln.pauses > 0
 }
 
 // busiest returns the lane that most jobs wait for or, if none do, of those that are

@@ -33,7 +33,10 @@ type demoCmd struct {
 // follow it up and follow it down.
 const demoCapacity = "0s calls=12 burst=1; 12s calls=24; 24s calls=10"
 
-const demoRun = "contracts"
+const (
+	demoVerb = "demo"
+	demoRun  = "contracts"
+)
 
 // Run runs the demo.
 func (c *demoCmd) Run(ctx context.Context, e env) error {
@@ -49,7 +52,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		return fail(exitUsage, err)
 	}
 	e = e.shows(false, c.Quiet)
-	s := session{env: e, file: file, dir: c.Dir, run: demoRun, quiet: c.Quiet, watching: &c.watchFlags, verb: "demo"}
+	s := session{env: e, file: file, dir: c.Dir, run: demoRun, quiet: c.Quiet, watching: &c.watchFlags, verb: demoVerb}
 	defer s.close()
 	s.sim = &mantlesim.Config{
 		Capacity: script,

@@ -107,7 +107,10 @@ func (c *exportCmd) layout() (l table.Layout, err error) {
 	l.Format = table.Format(c.Format)
 	if c.Format == "" {
 		var ok bool
-		if l.Format, ok = table.FormatOf(c.Output); !ok {
+		if l.Format, ok = table.FormatOf(c.Output); !ok && c.Output == "-" {
+			l.Format, ok = table.JSONL, true
+		}
+		if !ok {
 			return l, fmt.Errorf("--format: want jsonl, csv or parquet, as the name %s does not say which", c.Output)
 		}
 	}

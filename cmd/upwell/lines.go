@@ -4,11 +4,29 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 )
+
+// errInUse says that another process has the folder.
+var errInUse = errors.New("is in use by another upwell: let that end, or give another folder")
+
+// lockFolder keeps other processes out of the folder of a run, until the function that it
+// returns is called.
+func lockFolder(dir string) (unlock func(), err error) {
+	unlock, err = lock(filepath.Join(dir, ".upwell.lock"))
+	switch {
+	case errors.Is(err, errInUse):
+		return nil, fail(exitUsage, fmt.Errorf("%s %w", dir, err))
+	case err != nil:
+		return nil, fail(exitUsage, fmt.Errorf("%s cannot be worked in: %w", dir, err))
+	}
+	return unlock, nil
+}
 
 // lines is a file in the making. It appears under its name when it is whole, and
 // not at all when it would be empty.

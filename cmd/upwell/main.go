@@ -107,13 +107,27 @@ func main() {
 	// writing, so that it lets go of what it holds.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal drains; with the handler gone, a second one kills.
-	context.AfterFunc(ctx, stop)
+	// The first signal drains; a second one kills.
+	context.AfterFunc(ctx, func() { endByTheNext(stop) })
 	terminal := term.IsTerminal(int(os.Stderr.Fd()))
 	code := run(ctx, os.Args[1:], env{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: progress.NewConsole(os.Stderr, terminal, os.Getenv), getenv: os.Getenv,
 		terminal: terminal,
 	})
+	os.Exit(code)
+}
+
+// endByTheNext has the next signal end the process at once, with a last word.
+func endByTheNext(stop func()) {
+	next := make(chan os.Signal, 1)
+	signal.Notify(next, os.Interrupt, syscall.SIGTERM)
+	stop()
+	s := <-next
+	fmt.Fprintln(os.Stderr, "upwell: ended at once: calls in flight are abandoned, and may be paid for; what was answered is stored")
+	code := exitInterrupted
+	if s == syscall.SIGTERM {
+		code = 128 + int(syscall.SIGTERM)
+	}
 	os.Exit(code)
 }
 
@@ -140,7 +154,7 @@ func run(ctx context.Context, args []string, e env) int {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(e.stderr, "upwell: %v\ntry: upwell %s--help\n", err, verbOf(args))
+		fmt.Fprintf(e.stderr, "upwell: %v\ntry: upwell %s--help\n", err, verbOf(parser, args))
 		return exitUsage
 	}
 	e.log = logger(e, c.LogFormat, c.LogLevel)
@@ -152,10 +166,13 @@ const description = `Bulk prompts through Amazon Bedrock's mantle endpoint: jobs
 
 Start with: upwell demo`
 
-func verbOf(args []string) string {
+// verbOf returns the first argument that is a verb, and a space.
+func verbOf(parser *kong.Kong, args []string) string {
 	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			return a + " "
+		for _, verb := range parser.Model.Children {
+			if verb.Name == a {
+				return a + " "
+			}
 		}
 	}
 	return ""

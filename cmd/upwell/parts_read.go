@@ -62,9 +62,9 @@ func (f *readFlags) openFolder(ctx context.Context, e env, connections int) (rea
 	if info, err := os.Stat(filepath.Join(objects, localBucket)); err != nil || !info.IsDir() {
 		return reading{}, fail(exitUsage, fmt.Errorf("%s is not the folder of an upwell run: give the one that its -o named, or --bucket", f.Dir))
 	}
-	unlock, err := lock(filepath.Join(f.Dir, ".upwell.lock"))
+	unlock, err := lockFolder(f.Dir)
 	if err != nil {
-		return reading{}, fail(exitUsage, fmt.Errorf("%s is in use by another upwell: %w", f.Dir, err))
+		return reading{}, err
 	}
 	stack, err := local.Start(ctx, local.Config{S3: s3sim.Config{Dir: objects, Log: e.log}})
 	if err != nil {

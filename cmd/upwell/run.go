@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -69,6 +70,9 @@ func (c *runCmd) Run(ctx context.Context, e env) error {
 	}
 	if err := c.checkBudget(); err != nil {
 		return fail(exitUsage, err)
+	}
+	if err := c.check(); err != nil {
+		return err
 	}
 	s := session{env: e, file: file, dir: c.Dir, run: c.RunName, retryFailed: c.RetryFailed, quiet: c.Quiet, asJSON: c.JSON, budget: c.budgetFlags, watching: &c.watchFlags, verb: "run"}
 	defer s.close()
@@ -215,11 +219,14 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return end, fail(exitUsage, err)
 	}
-	unlock, err := lock(filepath.Join(s.dir, ".upwell.lock"))
+	unlock, err := lockFolder(s.dir)
 	if err != nil {
-		return end, fail(exitUsage, fmt.Errorf("%s is in use by another upwell: %w", s.dir, err))
+		return end, err
 	}
 	s.closers = append(s.closers, unlock)
+	if err := s.claim(); err != nil {
+		return end, fail(exitUsage, err)
+	}
 	// What the stack serves lasts longer than ctx: the drain still stores.
 	serve := context.WithoutCancel(ctx)
 	// Results are the user's, so they have to survive a power failure.
@@ -249,6 +256,28 @@ func (s *session) do(ctx context.Context) (end ending, err error) {
 		return end, err
 	}
 	return s.work(ctx, queue, resumed)
+}
+
+// simulatedMark is a file that says that the answers in a folder are made up.
+const simulatedMark = ".upwell-simulated"
+
+// claim keeps the answers of a simulated endpoint and those of a real one apart: a
+// job that has either is not asked again.
+func (s *session) claim() error {
+	mark := filepath.Join(s.dir, simulatedMark)
+	switch _, err := os.Stat(mark); {
+	case err == nil && s.sim == nil:
+		return fmt.Errorf("the answers in %s are made up, by --simulate: give another folder with -o", s.dir)
+	case err == nil, !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if s.sim == nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, objectsDir)); err == nil {
+		return fmt.Errorf("the answers in %s are real, and --simulate would put made-up ones among them: give another folder with -o", s.dir)
+	}
+	return os.WriteFile(mark, nil, 0o644)
 }
 
 // work feeds the queue and works on it at the same time.
@@ -450,7 +479,11 @@ func (s *session) explain() {
 		fmt.Fprintf(s.stderr, "{\"interrupted\":true,\"in_flight\":%d}\n", n)
 		return
 	}
-	fmt.Fprintf(s.stderr, "interrupted: waiting for %d calls in flight, which are paid for\nthe same command goes on with the rest; Ctrl-C again abandons them\n", n)
+	rest := "the same command goes on with the rest; "
+	if s.verb == demoVerb {
+		rest = ""
+	}
+	fmt.Fprintf(s.stderr, "interrupted: waiting for %d calls in flight, which are paid for\n%sCtrl-C again abandons them\n", n, rest)
 }
 
 // conclude writes the output files and the summary.
@@ -470,6 +503,9 @@ func (s *session) conclude(end ending) error {
 	fmt.Fprintf(s.stdout, "  answers  %s\n", filepath.Join(s.dir, outputName(s.run)))
 	if failed > 0 {
 		fmt.Fprintf(s.stdout, "  errors   %s\n", filepath.Join(s.dir, errorsName(s.run)))
+	}
+	if s.sim != nil && s.verb != demoVerb {
+		fmt.Fprintln(s.stdout, "  the answers are made up, by --simulate: for real ones give another folder")
 	}
 	return s.ended(s.left(answered, failed))
 }
@@ -512,12 +548,16 @@ func (s *session) ended(err error) error {
 func (s *session) left(answered, failed int) error {
 	switch why := s.parked.Load(); {
 	case answered+failed < s.sum.Count && why != nil:
-		fmt.Fprintf(s.stderr, "upwell: run %s: %v; %d jobs are left, and the same command goes on with them\n", s.run, *why, s.sum.Count-answered-failed)
+		fmt.Fprintf(s.stderr, "upwell: run %s: %v; %d jobs are left, and the same command goes on with them then\n", s.run, *why, s.sum.Count-answered-failed)
 		return &failure{code: exitFailed}
+	case answered+failed < s.sum.Count && s.verb == demoVerb:
+		fmt.Fprintf(s.stderr, "upwell: interrupted with %d jobs left: another demo begins anew\n", s.sum.Count-answered-failed)
+		return &failure{code: exitInterrupted}
 	case answered+failed < s.sum.Count:
 		fmt.Fprintf(s.stderr, "upwell: interrupted with %d jobs left: run the same command again to go on\n", s.sum.Count-answered-failed)
 		return &failure{code: exitInterrupted}
 	case failed > 0:
+		fmt.Fprintf(s.stderr, "upwell: %d of %d jobs failed, and %s says why: --retry-failed tries them again\n", failed, s.sum.Count, filepath.Join(s.dir, errorsName(s.run)))
 		return &failure{code: exitFailed}
 	default:
 		return nil

@@ -119,6 +119,9 @@ type watched struct {
 // called. It says where.
 func (w *watching) start(ctx context.Context, on watched) (end func(), err error) {
 	w.on = on
+	if err := w.checkReport(); err != nil {
+		return nil, err
+	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx)) // a drain is still watched
 	var parts sync.WaitGroup
 	ends := func() { stop(); parts.Wait() }
@@ -157,6 +160,26 @@ func (w *watching) start(ctx context.Context, on watched) (end func(), err error
 	}, nil
 }
 
+// checkReport finds out whether the report can be written, while nothing is lost by it.
+func (w *watching) checkReport() error {
+	path := w.flags.Report
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fail(exitUsage, fmt.Errorf("--report %s: that is a folder: name a file", path))
+	}
+	out, err := newLines(path)
+	if wrong, ok := errors.AsType[*fs.PathError](err); ok {
+		return fail(exitUsage, fmt.Errorf("--report %s: %w", path, wrong.Err))
+	}
+	if err != nil {
+		return fail(exitUsage, fmt.Errorf("--report %s: %w", path, err))
+	}
+	out.abandon()
+	return nil
+}
+
 // handler serves the dashboard, the metrics and the probes.
 func (w *watching) handler(ctx context.Context, on watched) http.Handler {
 	mux := http.NewServeMux()
@@ -189,6 +212,9 @@ func (w *watching) bind(ctx context.Context) (l net.Listener, token string, err 
 			w.log.WarnContext(ctx, "dashboard not served", "err", err)
 			return nil, "", nil
 		}
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, "", fail(exitConfig, fmt.Errorf("--http %s: another process has that port: give another one, 0 for any that is free, or off", at))
 	}
 	if err != nil {
 		return nil, "", fail(exitConfig, fmt.Errorf("--http %s: %w: want host:port, such as %s, or off", at, err, defaultHTTP))

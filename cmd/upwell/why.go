@@ -81,7 +81,7 @@ func (c *whyCmd) Run(ctx context.Context, e env) error {
 func (c *whyCmd) ask(ctx context.Context, e env) (text []byte, r reply, err error) {
 	status, text, err := health.Get(ctx, c.HTTP, "/api/why", e.getenv("UPWELL_HTTP_TOKEN"))
 	if err != nil {
-		return nil, r, fmt.Errorf("%w: is there a worker at %s? it logs its dashboard's address when it starts", err, c.HTTP)
+		return nil, r, err
 	}
 	err = json.Unmarshal(text, &r)
 	switch {

@@ -47,6 +47,9 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 	if c.Budget != "" && c.RunName == "" {
 		return fail(exitUsage, errors.New("--budget is that of a run: give --run as well"))
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	if c.PrintConfig {
 		return c.print(e)
 	}
@@ -87,6 +90,7 @@ func (c *workerCmd) conclude(ctx context.Context, e env, results *s3sink.Sink, n
 		if !errors.Is(err, sink.ErrNoIndex) {
 			return c.judge(e, &r, err)
 		}
+		fmt.Fprintf(e.stderr, "upwell: nothing in the bucket says what the jobs of run %s are: what this worker has done itself is all that it knows\n", c.RunName)
 	}
 	if n.Buried > 0 {
 		return fail(exitFailed, fmt.Errorf("%d jobs were dead-lettered: upwell dead list says why", n.Buried))

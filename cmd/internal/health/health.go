@@ -69,12 +69,14 @@ func answer(rw http.ResponseWriter, err error) {
 // error is what the worker says is wrong, or why it cannot be asked.
 func Ask(ctx context.Context, addr, path string) (string, error) {
 	status, text, err := Get(ctx, addr, path, "")
-	if err != nil {
-		return "", err
-	}
 	said := strings.TrimSpace(string(text))
-	if status != http.StatusOK {
+	switch {
+	case err != nil:
+		return "", err
+	case status == http.StatusServiceUnavailable:
 		return "", fmt.Errorf("%d %s: %s", status, http.StatusText(status), said)
+	case status != http.StatusOK:
+		return "", fmt.Errorf("%s answers %d, and not as a worker does", addr, status)
 	}
 	return said, nil
 }
@@ -103,7 +105,7 @@ func Get(ctx context.Context, addr, path, token string) (status int, text []byte
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is this machine
 	res, err := client.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, fmt.Errorf("%w: is there a worker at %s? it logs its dashboard's address when it starts", err, addr)
 	}
 	defer res.Body.Close()
 	text, err = io.ReadAll(io.LimitReader(res.Body, mostSaid))
