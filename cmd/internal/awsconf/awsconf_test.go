@@ -282,7 +282,7 @@ func TestNoCredentials(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	// An instance without a role, as the SDK asks it.
-	imds := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	imds := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
 	defer imds.Close()
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.URL)
 
