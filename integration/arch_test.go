@@ -35,11 +35,12 @@ var imports = map[string][]string{
 	"jobs":              {"jobs/skim"},
 	"jobs/skim":         nil,
 	"jobs/foreign":      {"jobs", "jobs/skim"},
-	"jobs/sqsqueue":     {"jobs", "worker", "github.com/aws/"}, // worker for what its errors mean
+	"jobs/sdkerr":       {"github.com/aws/"},
+	"jobs/sqsqueue":     {"jobs", "jobs/sdkerr", "worker", "github.com/aws/"}, // worker for what its errors mean
 	"throttle":          {"golang.org/x/time/rate"},
 	"throttle/fleet":    {"throttle"},
 	"sink":              {"jobs"},
-	"sink/s3sink":       {"jobs", "sink", "github.com/aws/"},
+	"sink/s3sink":       {"jobs", "jobs/sdkerr", "sink", "github.com/aws/"},
 	"sink/table":        {"jobs/skim", "github.com/parquet-go/parquet-go", "github.com/parquet-go/parquet-go/compress/zstd"},
 	"sink/account":      {"jobs", "sink", "golang.org/x/sync/errgroup", "golang.org/x/sync/semaphore"},
 	"worker":            {"jobs", "throttle"},

@@ -108,7 +108,21 @@ var commandLine = []struct {
 		},
 		{args: "run nightly.jsonl -o out --simulate --quiet", stdout: []string{`2 of 2 jobs answered`}},
 		{args: "run more.jsonl -o out --simulate --run nightly", code: 2, stderr: []string{`choose another name with --run`}},
-		{args: "run more.jsonl -o out --simulate --quiet", code: 1, made: "out/more.errors.jsonl", stdout: []string{`1 of 2 jobs answered, 1 failed`}},
+		{args: "run more.jsonl -o out --simulate --quiet", code: 1, made: "out/more.errors.jsonl", stdout: []string{`1 of 2 jobs answered, 1 failed`}, stderr: []string{`^upwell: 1 of 2 jobs failed, and .*more\.errors\.jsonl says why: --retry-failed tries them again$`}},
+	}},
+	{"made-up answers are kept from real ones", []step{
+		{args: "run nightly.jsonl -o out --simulate --quiet", made: "out/nightly.output.jsonl", stdout: []string{`the answers are made up, by --simulate`}},
+		{args: "run nightly.jsonl -o out --base-url http://127.0.0.1:1/v1", code: 2, stderr: []string{`^upwell: the answers in .*out are made up, by --simulate: give another folder with -o$`}},
+		{args: "export nightly --dir out -o -", stdout: []string{`"custom_id":"a"`}, stderr: []string{`2 rows`}},
+	}},
+	{"settings that make no sense are named", []step{
+		{args: "run nightly.jsonl -o x --simulate --max-rate=-1", code: 2, stderr: []string{`^upwell: --max-rate -1: want no negative number$`}, unmade: "x"},
+		{args: "run nightly.jsonl -o x --simulate --start-rate=NaN", code: 2, stderr: []string{`^upwell: --start-rate NaN: want`}, unmade: "x"},
+		{args: "worker --queue q --bucket b --max-attempts=-1", code: 2, stderr: []string{`^upwell: --max-attempts -1: want`}},
+		{args: "worker --queue q --bucket b --tier flx", code: 2, stderr: []string{`^upwell: --tier must be one of "flex","default","priority","reserved" but got "flx"$`, `^try: upwell worker --help$`}},
+		{args: "run nightly.jsonl -o y --simulate --report none/report.html", code: 2, stderr: []string{`^upwell: --report .*report\.html: no such file or directory$`}},
+		{args: "run nightly.jsonl -o y --simulate --report .", code: 2, stderr: []string{`that is a folder: name a file$`}},
+		{args: "sumbit nightly.jsonl", code: 2, stderr: []string{`did you mean "submit"`, `^try: upwell --help$`}},
 	}},
 	{"answers are held to a schema", []step{
 		{args: "run plain.jsonl -o out --simulate --quiet --schema law.json", made: "out/plain.output.jsonl", stdout: []string{`2 of 2 jobs answered`}},
@@ -138,7 +152,7 @@ var commandLine = []struct {
 	}},
 	{"the folder of a run is exported", []step{
 		{args: "export --help", stdout: []string{`^Usage: upwell export --output=`, `Hive`, `--columns=NAME=PATH:TYPE`, `--dir`}},
-		{args: "run more.jsonl -o out --simulate --quiet", code: 1, stdout: some},
+		{args: "run more.jsonl -o out --simulate --quiet", code: 1, stdout: some, stderr: some},
 		{args: "export more --dir out -o more.csv", made: "more.csv", stdout: []string{`^run more: 2 rows \(1 answered, 1 failed\), .* in 1 file, .*: more\.csv$`}},
 		{args: "export more --dir out -o tables/ -f parquet --partition-by date", made: "tables/_SUCCESS", stdout: some},
 		{args: "export more --dir out -o more", code: 2, stderr: []string{`--format: want jsonl, csv or parquet`}, unmade: "more"},
@@ -157,13 +171,13 @@ var commandLine = []struct {
 	{"what is asked for does not need what it does not use", []step{
 		{args: "run nightly.jsonl --estimate", stdout: []string{`^run nightly: 2 jobs, estimated; nothing was sent$`}, stderr: perhaps},
 		{args: "submit nightly.jsonl --dry-run", stdout: []string{`nightly\.jsonl: 2 jobs, all good; nothing was queued`}, stderr: perhaps},
-		{args: "submit nightly.jsonl --estimate --bucket b", code: 3, stderr: []string{`^upwell: .*s3://b: `}},
+		{args: "submit nightly.jsonl --estimate --bucket my-bucket", code: 3, stderr: []string{`^upwell: s3 check s3://my-bucket: no Region: set AWS_REGION, or region in the profile$`}},
 	}},
 	{"a bucket that cannot be got at is no mistake of the command", []step{
 		{args: "run s3://b/x.jsonl -o x --simulate", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/x\.jsonl: no AWS credentials: .*: set AWS_PROFILE`}, unmade: "x"},
 		{args: "submit s3://b/in/ --bucket b --queue q --template greet.md", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials: .*: set AWS_PROFILE`}},
 		{args: "template check greet.md s3://b/in/", env: "AWS_REGION=us-west-2", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials: .*: set AWS_PROFILE`}},
-		{args: "template check greet.md s3://b/in/", code: 3, stderr: []string{`^upwell: s3://b/in/: `}},
+		{args: "template check greet.md s3://my-bucket/in/", code: 3, stderr: []string{`^upwell: s3://my-bucket/in/: .*no Region: set AWS_REGION, or region in the profile$`}},
 		{args: "template check greet.md s3://b/in/", env: "AWS_PROFILE=none", code: 3, stderr: []string{`^upwell: s3://b/in/: no AWS credentials: failed to get shared config profile, none: correct --profile or AWS_PROFILE`}},
 	}},
 	{"a template is checked before it costs anything", []step{

@@ -259,7 +259,7 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) err
 	_, err := q.client.SendMessage(ctx, in)
 	if l.BodyRef == "" && codeOf(err) == "InvalidParameterValue" {
 		// The queue's own limit may be lower than SQS's, and that is how it says so.
-		err = fmt.Errorf("%w: %w", worker.ErrTooLarge, err)
+		return fmt.Errorf("sqs bury: %w: %w", worker.ErrTooLarge, brief(err))
 	}
 	return wrap("bury", err)
 }

@@ -60,9 +60,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
-	"github.com/aws/smithy-go"
-
-	"upwell/worker"
 )
 
 const (
@@ -289,39 +286,6 @@ func (q *Queue) countsAt(ctx context.Context) (Counts, time.Time, error) {
 func (q *Queue) Empty(ctx context.Context) (bool, error) {
 	c, err := q.Counts(ctx)
 	return err == nil && c.Total() == 0, err
-}
-
-// wrap says what an error of the SDK means for a worker.
-func wrap(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("sqs %s: %w", op, err)
-	return meaning(codeOf(err), err)
-}
-
-// codeOf returns the code of SQS's answer as it is without the prefixes and
-// suffixes that it comes with now and then, or nothing.
-func codeOf(err error) string {
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return ""
-	}
-	code := api.ErrorCode()
-	return strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception")
-}
-
-// meaning gives an error with that code of SQS the form that the worker acts on.
-func meaning(code string, err error) error {
-	switch strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception") {
-	case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress":
-		return &worker.Error{Kind: worker.Permanent, Err: err}
-	case "AccessDenied", "InvalidClientTokenId", "InvalidSecurity", "SignatureDoesNotMatch",
-		"ExpiredToken", "UnrecognizedClient", "MissingAuthenticationToken", "OptInRequired":
-		return &worker.Error{Kind: worker.Unauthorized, Err: err}
-	default:
-		return err
-	}
 }
 
 // seconds rounds up, so that nothing becomes visible early.

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
+
+	"upwell/jobs/sdkerr"
 )
 
 // A Board is one small object that several workers read and replace, such as
@@ -59,7 +61,7 @@ func (b *Board) Write(ctx context.Context, data []byte, version string) (ok bool
 	}
 	_, err = b.sink.client.PutObject(ctx, in)
 	switch {
-	case codeOf(err) == "NoSuchKey":
+	case sdkerr.Code(err) == "NoSuchKey":
 		return false, nil
 	case status(err) == http.StatusPreconditionFailed, status(err) == http.StatusConflict:
 		if ok, err = b.sink.holds(ctx, o); errors.Is(err, errDeleted) {

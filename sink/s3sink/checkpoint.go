@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"upwell/jobs"
+	"upwell/jobs/sdkerr"
 	"upwell/sink"
 )
 
@@ -62,7 +63,7 @@ func (s *Sink) putVersion(ctx context.Context, o object, version string) (string
 	switch {
 	case err == nil:
 		return aws.ToString(out.ETag), nil
-	case codeOf(err) == "NoSuchKey": // removed
+	case sdkerr.Code(err) == "NoSuchKey": // removed
 		return "", nil
 	case status(err) != http.StatusPreconditionFailed:
 		return "", s.explain("s3:PutObject", err)

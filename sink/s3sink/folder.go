@@ -12,6 +12,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"upwell/jobs/sdkerr"
 )
 
 // A Folder is a place in a bucket for files that are made from runs. Unlike what a
@@ -108,8 +110,8 @@ func (f Folder) key(name string) string {
 
 // explain is [Sink.explain] for objects that are not in a run.
 func (f Folder) explain(action string, err error) error {
-	if status(err) != http.StatusForbidden {
+	if status(err) != http.StatusForbidden || sdkerr.Unsigned(err) != "" {
 		return f.s.explain(action, err)
 	}
-	return fmt.Errorf("allow %s on %s/%s, and see that the credentials and the bucket belong together: %w", action, f.s.bucket, f.key("*"), err)
+	return fmt.Errorf("allow %s on %s/%s, and see that the credentials and the bucket belong together: %w", action, f.s.bucket, f.key("*"), brief(err))
 }

@@ -178,7 +178,7 @@ func (s *Sink) write(ctx context.Context, n int, o object) error {
 	})
 	switch {
 	case s.useless != nil:
-		return hopeless{s.useless}
+		return hopeless{s.explain("s3:PutObject", s.useless)}
 	case n == 0 && s.direct != nil:
 		return s.direct.put(ctx, o)
 	}

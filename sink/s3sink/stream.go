@@ -87,9 +87,9 @@ func (f Folder) from(ctx context.Context, file File, at int64) (*s3.GetObjectOut
 	case missing:
 		err = fs.ErrNotExist
 	case archived:
-		err = fmt.Errorf("it is archived: restore it first: %w", err)
+		err = fmt.Errorf("it is archived: restore it first: %w", brief(err))
 	case status(err) == http.StatusPreconditionFailed:
-		err = fmt.Errorf("it has been replaced since it was listed: start again: %w", err)
+		err = fmt.Errorf("it has been replaced since it was listed: start again: %w", brief(err))
 	default:
 		err = f.explain("s3:GetObject", err)
 	}

@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"strings"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-
 	"upwell/cmd/internal/awsconf"
 )
 
@@ -21,43 +19,18 @@ type AccessError struct {
 }
 
 func (e *AccessError) Error() string {
-	if lack, ok := errors.AsType[*awsconf.CredentialsError](e.Err); ok {
+	lack, unsigned := errors.AsType[*awsconf.CredentialsError](e.Err)
+	switch {
+	case unsigned:
 		return fmt.Sprintf("%s: %v", e.Place, lack)
+	case strings.Contains(e.Err.Error(), "aws configuration"):
+		return fmt.Sprintf("%s: correct AWS_PROFILE and the files in ~/.aws: %v", e.Place, e.Err)
+	default:
+		return fmt.Sprintf("%s: %v", e.Place, e.Err)
 	}
-	if advice := adviceFor(e.Err); advice != "" {
-		return fmt.Sprintf("%s: %s: %s", e.Place, advice, cause(e.Err))
-	}
-	return fmt.Sprintf("%s: %v", e.Place, e.Err)
 }
 
 func (e *AccessError) Unwrap() error { return e.Err }
-
-// adviceFor says what to do about an error that is no answer of S3, whose errors say
-// it themselves.
-func adviceFor(err error) string {
-	if e, ok := errors.AsType[*awshttp.ResponseError](err); ok && e.HTTPStatusCode() != 0 {
-		return ""
-	}
-	switch text := err.Error(); {
-	case strings.Contains(text, "Missing Region"):
-		return "no Region: set AWS_REGION"
-	case strings.Contains(text, "aws configuration"):
-		return "correct AWS_PROFILE and the files in ~/.aws"
-	case strings.Contains(text, "request send failed"):
-		return "S3 cannot be reached: check the network, AWS_REGION and AWS_ENDPOINT_URL_S3"
-	default:
-		return ""
-	}
-}
-
-// cause returns the end of what the SDK says: it begins with what it was doing.
-func cause(err error) string {
-	text := err.Error()
-	if _, rest, ok := strings.Cut(text, "request send failed, "); ok {
-		return rest
-	}
-	return text
-}
 
 // accessed marks an error of S3. That there is no such object is one of the input,
 // and the end of the context is nobody's.
