@@ -118,9 +118,9 @@ func (e *CredentialsError) Unwrap() error { return e.Err }
 
 // Advice says how to get credentials after err. An empty profile is the default one.
 func Advice(err error, profile string) string {
-	text := strings.ToLower(err.Error())
+	text := err.Error()
 	switch {
-	case strings.Contains(text, "sso") || strings.Contains(text, "token has expired"):
+	case strings.Contains(text, "SSO") || strings.Contains(text, "token has expired"):
 		return "aws sso login --profile " + cmp.Or(profile, "NAME")
 	case strings.Contains(text, "shared config profile"):
 		return "correct --profile or AWS_PROFILE: aws configure list-profiles"

@@ -318,6 +318,8 @@ func TestAdvice(t *testing.T) {
 		"refresh cached SSO token failed": "aws sso login --profile law",
 		"the SSO session is invalid":      "aws sso login --profile law",
 		"ExpiredToken: token has expired": "aws sso login --profile law",
+
+		"no role is associated with the instance": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task or instance a role",
 	} {
 		if got := awsconf.Advice(errors.New(text), "law"); got != want {
 			t.Errorf("Advice(%q) = %q, want %q", text, got, want)
