@@ -136,7 +136,14 @@ func TestBudgetAndKills(t *testing.T) {
 	// A worker that is told so raises it. The others go on as well, unless all is done
 	// when they look again.
 	workers = append(workers, s.launch(t, "worker", "--run", "killed", "--budget", "2usd", "--start-rate", "20"))
-	eventually(t, "all jobs to have a result", func() bool { return len(s.stored(t, "killed")) == len(names) })
+	var looked time.Time // reading them all takes a while
+	eventually(t, "all jobs to have a result", func() bool {
+		if time.Since(looked) < time.Second {
+			return false
+		}
+		looked = time.Now()
+		return len(s.stored(t, "killed")) == len(names)
+	})
 	for _, i := range []int{0, 1, 4} {
 		workers[i].signal(t, os.Interrupt)
 		workers[i].exits(t, 0)

@@ -215,7 +215,10 @@ func TestSecondInterrupt(t *testing.T) {
 	p.signal(t, os.Interrupt)
 	eventually(t, "it to say what it waits for", func() bool { return strings.Contains(p.stderr.String(), "3 calls in flight") })
 	p.signal(t, os.Interrupt)
-	p.exits(t, -1) // by the signal, which a shell calls 130
+	p.exits(t, 130)
+	if !strings.Contains(p.stderr.String(), "upwell: ended at once: calls in flight are abandoned") {
+		t.Errorf("it says %q, want that it ends at once", p.stderr.String())
+	}
 }
 
 // TestDemo runs what a newcomer runs first. It balances its own account.

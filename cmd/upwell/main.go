@@ -106,23 +106,23 @@ func main() {
 	// A reader that has seen enough, such as head, is told to a verb as an error of
 	// writing, so that it lets go of what it holds.
 	signal.Ignore(syscall.SIGPIPE)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go endByTheSecond(signals) // the first one drains
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal drains; a second one kills.
-	context.AfterFunc(ctx, func() { endByTheNext(stop) })
 	terminal := term.IsTerminal(int(os.Stderr.Fd()))
 	code := run(ctx, os.Args[1:], env{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: progress.NewConsole(os.Stderr, terminal, os.Getenv), getenv: os.Getenv,
 		terminal: terminal,
 	})
+	stop()
 	os.Exit(code)
 }
 
-// endByTheNext has the next signal end the process at once, with a last word.
-func endByTheNext(stop func()) {
-	next := make(chan os.Signal, 1)
-	signal.Notify(next, os.Interrupt, syscall.SIGTERM)
-	stop()
-	s := <-next
+// endByTheSecond has the second signal end the process at once, with a last word.
+func endByTheSecond(signals <-chan os.Signal) {
+	<-signals
+	s := <-signals
 	fmt.Fprintln(os.Stderr, "upwell: ended at once: calls in flight are abandoned, and may be paid for; what was answered is stored")
 	code := exitInterrupted
 	if s == syscall.SIGTERM {
