@@ -39,6 +39,7 @@ import (
 
 	"upwell/cmd/internal/dead"
 	"upwell/cmd/internal/progress"
+	"upwell/jobs"
 )
 
 // Exit codes.
@@ -137,7 +138,7 @@ func run(ctx context.Context, args []string, e env) int {
 	exited := -1
 	parser, err := kong.New(&c, kong.Name("upwell"), kong.Writers(e.stdout, e.stderr),
 		kong.Description(description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity, "http": defaultHTTP, "input_help": inputHelp}, kong.Exit(func(code int) { exited = code }),
+		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity, "http": defaultHTTP, "input_help": inputHelp, "tiers": strings.Join(jobs.ServiceTiers, ",")}, kong.Exit(func(code int) { exited = code }),
 		kong.Resolvers())
 	if err != nil {
 		panic(err) // the struct above is wrong

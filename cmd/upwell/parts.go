@@ -37,7 +37,7 @@ type endpointFlags struct {
 	BaseURL         string        `group:"Endpoint:" name:"base-url" placeholder:"URL" env:"UPWELL_BASE_URL,OPENAI_BASE_URL,AWS_BEDROCK_BASE_URL" help:"Call this endpoint instead, up to and including its version."`
 	Auth            string        `group:"Endpoint:" enum:"auto,key,short-term,sigv4,none" default:"auto" env:"UPWELL_AUTH" help:"auto, key (OPENAI_API_KEY or AWS_BEARER_TOKEN_BEDROCK), short-term (keys made from AWS credentials), sigv4, or none."`
 	BasePath        []string      `group:"Endpoint:" placeholder:"MODEL=PATH" env:"UPWELL_BASE_PATH" help:"Base path of the models whose name begins so, such as xai.=/openai/v1."`
-	Tier            []string      `group:"Endpoint:" enum:"flex,default,priority,reserved" default:"default" env:"UPWELL_TIER" help:"Service tiers of jobs that name none: flex, default, priority, reserved."`
+	Tier            []string      `group:"Endpoint:" enum:"${tiers}" default:"default" env:"UPWELL_TIER" help:"Service tiers of jobs that name none: flex, default, priority, reserved."`
 	MaxOutputTokens int           `group:"Endpoint:" default:"0" env:"UPWELL_MAX_OUTPUT_TOKENS" help:"Output limit of jobs that set none, in tokens. Set it where the model has a quota: without one its maximum is reserved."`
 	OutputCeiling   int           `group:"Endpoint:" default:"0" env:"UPWELL_OUTPUT_CEILING" help:"Output tokens that a job may be given at most, when its answer was truncated and is tried once more with four times its limit. 0: 32768."`
 	Repairs         int           `group:"Endpoint:" default:"1" env:"UPWELL_REPAIRS" help:"How often a model is asked to mend an answer that is against its schema: 0 to 3."`

@@ -171,7 +171,7 @@ func (w *watching) checkReport() error {
 	}
 	out, err := newLines(path)
 	if wrong, ok := errors.AsType[*fs.PathError](err); ok {
-		return fail(exitUsage, fmt.Errorf("--report %s: %w", path, wrong.Err))
+		err = wrong.Err // the path of the file in the making is nobody's
 	}
 	if err != nil {
 		return fail(exitUsage, fmt.Errorf("--report %s: %w", path, err))

@@ -21,16 +21,17 @@ func wrap(op string, err error) error {
 	return meaning(codeOf(err), fmt.Errorf("sqs %s: %w", op, brief(err)))
 }
 
-// codeOf returns the code of SQS's answer as it is without the prefixes and
-// suffixes that it comes with now and then, or nothing.
-func codeOf(err error) string {
-	code := sdkerr.Code(err)
+// codeOf returns the code of SQS's answer, or nothing, as bare does.
+func codeOf(err error) string { return bare(sdkerr.Code(err)) }
+
+// bare returns a code without the prefixes and suffixes that it comes with now and then.
+func bare(code string) string {
 	return strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception")
 }
 
 // meaning gives an error with that code of SQS the form that the worker acts on.
 func meaning(code string, err error) error {
-	switch strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception") {
+	switch bare(code) {
 	case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress":
 		return &worker.Error{Kind: worker.Permanent, Err: err}
 	case "AccessDenied", "InvalidClientTokenId", "InvalidSecurity", "SignatureDoesNotMatch",
