@@ -43,8 +43,9 @@ var (
 
 func TestMain(m *testing.M) {
 	// The tests wait for most of their time, so that more of them than there are
-	// processors may run at once.
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	// processors may run at once; but each has a handful of workers, and what they are
+	// slow at for want of processors tells nothing of faults.
+	if err := flag.Set("test.parallel", "5"); err != nil {
 		panic(err)
 	}
 	flag.Parse()
@@ -70,12 +71,18 @@ const hidden = 2 * time.Minute
 // letter, and no more calls are repeated than the scenario excuses.
 func chaotic(t *testing.T) {
 	t.Helper()
+	lengthy(t)
+	t.Parallel()
+}
+
+// lengthy skips a test unless it was said how long faults are injected.
+func lengthy(t *testing.T) {
+	t.Helper()
 	engine(t)
 	if *chaos == 0 {
 		t.Skip("takes minutes: -chaos 2m says for how long faults are injected")
 	}
 	image(t)
-	t.Parallel()
 }
 
 // scenario words the name of a test.
@@ -121,30 +128,29 @@ func enough(workers int) int {
 	return int(float64(workers*rate) * (*chaos + 30*time.Second).Seconds())
 }
 
+// few is how many workers are killed, or replaced, at least, however slow a machine is
+// at starting others.
+func few() int { return max(1, int(*chaos/(30*time.Second))) }
+
 // TestChaosWorkersKilled kills one of four workers after the other, and others take their places.
 func TestChaosWorkersKilled(t *testing.T) {
 	chaotic(t)
 	w := newWorld(t, local.Config{})
 	w.submit(t, enough(4), 2<<10)
-	ctx, stop := context.WithTimeout(t.Context(), *chaos)
-	defer stop()
 	var crew []*box
 	for range 4 {
 		crew = append(crew, w.hire(t, pacing()))
 	}
-	kills := 0
-	for w.pause(ctx, 3*time.Second, 12*time.Second); ctx.Err() == nil; w.pause(ctx, 3*time.Second, 12*time.Second) {
+	began, kills := time.Now(), 0
+	for ; time.Since(began) < *chaos || kills < few(); kills++ {
+		w.pause(t.Context(), 3*time.Second, 12*time.Second)
 		i := w.rng.IntN(len(crew))
 		crew[i].signal(t, "KILL")
-		kills++
 		crew[i] = w.hire(t, pacing())
 	}
 	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
 	w.balance(t, fmt.Sprintf("%d kills", kills), kills*lostByKill)
-	if kills < int(*chaos/(30*time.Second)) {
-		t.Errorf("%d kills in %v, want more", kills, *chaos)
-	}
 }
 
 // TestChaosWorkerPaused freezes a worker until its messages are somebody else's, and thaws it.
@@ -393,10 +399,8 @@ func TestChaosRollingRestart(t *testing.T) {
 		crew = append(crew, w.hire(t, env))
 	}
 	eventually(t, "all to be at work", func() bool { return w.Mantle.Counts().Billed > 64 })
-	ctx, stop := context.WithTimeout(t.Context(), *chaos)
-	defer stop()
-	n := 0
-	for ; ctx.Err() == nil; n++ {
+	began, n := time.Now(), 0
+	for ; time.Since(began) < *chaos || n < few(); n++ {
 		old := crew[n%4]
 		crew[n%4] = w.hire(t, env)
 		old.signal(t, "TERM")
@@ -407,14 +411,12 @@ func TestChaosRollingRestart(t *testing.T) {
 	w.outlasts(t)
 	eventually(t, "all jobs to be done", w.done)
 	w.balance(t, fmt.Sprintf("%d workers replaced", n), 0)
-	if n < int(*chaos/(30*time.Second)) {
-		t.Errorf("%d workers were replaced in %v, want more", n, *chaos)
-	}
 }
 
-// TestChaosFleetOfEight has eight workers share one account.
+// TestChaosFleetOfEight has eight workers share one account. It runs by itself, as what
+// they use of it is measured.
 func TestChaosFleetOfEight(t *testing.T) {
-	chaotic(t)
+	lengthy(t)
 	const calls = 40 // a second, which nobody is told
 	hiddenCapacity, err := capacity.ParseScript(fmt.Sprintf("0s calls=%d", calls))
 	if err != nil {
@@ -446,9 +448,8 @@ func TestChaosFleetOfEight(t *testing.T) {
 	used := float64(after.Answered-before.Answered) / (calls * took.Seconds())
 	refused := float64(refusals(after)-refusals(before)) / float64(after.Calls-before.Calls)
 	w.balance(t, fmt.Sprintf("8 workers use %.1f %% of what there is, %.1f %% of calls refused, the busiest did %.2f times the work of the idlest", 100*used, 100*refused, most/least), 0)
-	// How much is used, and how evenly, depends on the machine, which other scenarios
-	// share; the table has what was measured. Workers that do not share, or lose their
-	// parts, use far less.
+	// How much is used, and how evenly, depends on the machine; the table has what was
+	// measured. Workers that do not share, or lose their parts, use far less.
 	if used < 0.7 || refused > 0.03 || most > 3*least {
 		t.Errorf("the fleet uses %.3f of the capacity, is refused %.3f of its calls, and does between %v and %v jobs each, want at least 0.7, at most 0.03, and no more than three times as many", used, refused, least, most)
 	}
