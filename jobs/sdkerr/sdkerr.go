@@ -59,8 +59,10 @@ func Brief(err error) error {
 	case answered:
 		text = answer.Err.Error()
 	}
-	if _, rule, ok := strings.Cut(text, "endpoint rule error, "); ok {
-		text = rule
+	for _, lead := range []string{"endpoint rule error, ", refreshing} {
+		if _, rest, ok := strings.Cut(text, lead); ok {
+			text = rest
+		}
 	}
 	return Told(strings.TrimPrefix(text, "canceled, "), err)
 }
@@ -68,8 +70,11 @@ func Brief(err error) error {
 // Unsigned returns why there were no credentials to sign a request with, or nothing.
 func Unsigned(err error) string {
 	_, why, _ := strings.Cut(err.Error(), "get credentials: ")
-	return strings.TrimPrefix(why, "failed to refresh cached credentials, ")
+	return strings.TrimPrefix(why, refreshing)
 }
+
+// refreshing is what the SDK says that it was doing when it had no credentials.
+const refreshing = "failed to refresh cached credentials, "
 
 // Unsent reports whether a request had no connection, or lost it before an answer.
 func Unsent(err error) bool {

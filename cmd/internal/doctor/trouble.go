@@ -19,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+
+	"upwell/jobs/sdkerr"
 )
 
 // brief returns a retryer for somebody who waits: two tries.
@@ -124,20 +126,10 @@ func unreachable(err error) (found, fix string) {
 
 // said returns the words of an error that matter to a person, in one line.
 func said(err error) string {
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		return oneLine(strings.TrimRight(api.ErrorCode()+": "+api.ErrorMessage(), ": "))
-	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
-	// The SDK says at length what it was doing, and last what happened.
-	text := err.Error()
-	for _, lead := range []string{"failed to refresh cached credentials, ", "request send failed, "} {
-		if _, rest, ok := strings.Cut(text, lead); ok {
-			text = rest
-		}
-	}
-	return oneLine(text)
+	return oneLine(sdkerr.Brief(err).Error())
 }
 
 // maxSaid bounds what is quoted of a service, in bytes.
