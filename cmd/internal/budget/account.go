@@ -343,6 +343,11 @@ func (a *account) refuse(f funds, need money, now time.Time) {
 		held = fmt.Sprintf(" (%v more are reserved for workers that may have been killed, the first of which was last heard of %v ago)",
 			f.lost, now.Sub(f.since).Round(time.Second))
 	}
+	if f.limit < need {
+		a.refusal.err = fmt.Errorf("%w: the budget of %v is less than one call may take, which is %v: raise it with --budget, or bound answers with --max-output-tokens",
+			worker.ErrParked, f.limit, need)
+		return
+	}
 	a.refusal.err = fmt.Errorf("%w: the budget of %v is used up: %v are left, and a call may take %v%s: raise it with --budget",
 		worker.ErrParked, f.limit, max(f.pool, 0), need, held)
 }

@@ -167,6 +167,16 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// TestSmall says what to do about a budget that no call fits in.
+func TestSmall(t *testing.T) {
+	budgeted(t, 0.05, func(t *testing.T, _ *board, p *budget.Purse) {
+		_, err := p.Reserve(t.Context(), need(0.1))
+		if want := "less than one call may take, which is $0.10"; !errors.Is(err, worker.ErrParked) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--max-output-tokens") {
+			t.Errorf("Reserve = %v, want %q, and what to do", err, want)
+		}
+	})
+}
+
 // TestRaise parks a run, and raises its budget.
 func TestRaise(t *testing.T) {
 	budgeted(t, 1, func(t *testing.T, b *board, p *budget.Purse) {
