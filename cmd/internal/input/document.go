@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"runtime"
 	"unicode/utf8"
@@ -71,7 +72,10 @@ func (s *source) record(ctx context.Context, e entry) (rec prompt.Record, warnin
 	}
 	defer s.loaded.Release(weight)
 	data, err := s.load(ctx, e)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return rec, nil, &document.UnreadableError{Name: place, Reason: "permission denied"}
+	case err != nil:
 		return rec, nil, err
 	}
 	select {

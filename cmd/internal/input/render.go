@@ -166,7 +166,7 @@ func (c *checker) make(ctx context.Context, p piece) (out []outcome, size int, e
 func ofDocument(ctx context.Context, err error) bool {
 	_, unreadable := errors.AsType[*document.UnreadableError](err)
 	_, bad := errors.AsType[*rowError](err)
-	return ctx.Err() == nil && (unreadable || bad || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist))
+	return ctx.Err() == nil && (unreadable || bad || errors.Is(err, fs.ErrNotExist))
 }
 
 // job makes the job of a record, unless err says that there is none.

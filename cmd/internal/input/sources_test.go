@@ -532,6 +532,28 @@ func TestSkipUnreadable(t *testing.T) {
 	}
 }
 
+// TestSkipDenied leaves out what this user may not read.
+func TestSkipDenied(t *testing.T) {
+	dir := write(t, map[string]string{"good.txt": "text", "mine.txt": "text"})
+	path := filepath.Join(dir, "mine.txt")
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := os.Open(path); err == nil {
+		_ = f.Close()
+		t.Skip("this user may read everything")
+	}
+	opts := input.Options{Template: template(t), SkipUnreadable: true}
+	_, sum := checked(t, dir, opts)
+	if sum.Count != 1 || len(sum.Warnings) != 1 || !strings.Contains(sum.Warnings[0], "mine.txt: left out: permission denied") {
+		t.Errorf("%d jobs, Warnings = %q, want one of each, and why", sum.Count, sum.Warnings)
+	}
+	opts.SkipUnreadable = false
+	if got := problems(t, dir, opts); !strings.Contains(got, "mine.txt: permission denied") || !strings.Contains(got, "--skip-unreadable") {
+		t.Errorf("%s\nwant the file named, and what to do", got)
+	}
+}
+
 // TestNotes has what may be wrong with documents be said, and not of all of them.
 func TestNotes(t *testing.T) {
 	files := make(map[string]string)
