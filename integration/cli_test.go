@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"upwell/jobs"
 )
 
@@ -92,9 +94,9 @@ var commandLine = []struct {
 	{"flags, then variables, then the file", []step{
 		{
 			env: "UPWELL_SLOTS=7", args: "worker --config settings.json --print-config --bucket flag",
-			stdout: []string{`"Queue": "file"`, `"Bucket": "flag"`, `"Slots": 7`, `"MaxAttempts": 3`, `"StartRate": 0`, `"MaxRate": 2.5`, `"Drain": "20s"`, `"flex",$`, `"LookUp": true`},
+			stdout: []string{`"queue": "file"`, `"bucket": "flag"`, `"slots": 7`, `"max_attempts": 3`, `"start_rate": 0`, `"max_rate": 2.5`, `"drain": "20s"`, `"flex",$`, `"look_up": true`},
 		},
-		{env: "UPWELL_CONFIG=settings.json", args: "worker --print-config", stdout: []string{`"Slots": 12`}},
+		{env: "UPWELL_CONFIG=settings.json", args: "worker --print-config", stdout: []string{`"slots": 12`}},
 		{args: "worker --config typo.json --queue q --bucket b", code: 2, stderr: []string{`typo\.json: .*"slotz"`, `slots`}},
 		{args: "worker --config wrong.json --queue q --bucket b", code: 2, stderr: []string{`--slots.*2\.5`}},
 		{args: "worker --config broken.json --queue q --bucket b", code: 2, stderr: []string{`broken\.json:2:`}},
@@ -260,14 +262,18 @@ func TestFullDisk(t *testing.T) {
 		t.Skip(err)
 	}
 	defer full.Close()
-	path := filepath.Join(t.TempDir(), "late.md")
-	if err := os.WriteFile(path, []byte(cliFiles["late.md"]), 0o644); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, name := range []string{"late.md", "nightly.jsonl"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(cliFiles[name]), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	cmd := exec.CommandContext(t.Context(), program, "template", "check", path)
-	cmd.Stdout = full
-	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 3 {
-		t.Errorf("template check on a full disk: %v, want exit code 3", err)
+	for _, args := range []string{"template check late.md", "run nightly.jsonl -o out --simulate --quiet", "verify nightly --dir out", "export nightly --dir out -o -", "worker --queue q --bucket b --print-config"} {
+		cmd := exec.CommandContext(t.Context(), program, strings.Fields(args)...)
+		cmd.Dir, cmd.Stdout = dir, full
+		if err := cmd.Run(); cmd.ProcessState.ExitCode() != 3 {
+			t.Errorf("upwell %s on a full disk: %v, want exit code 3", args, err)
+		}
 	}
 }
 
@@ -281,6 +287,25 @@ func (p *process) says(t *testing.T, where, text string, want []string) {
 		if !regexp.MustCompile(`(?m)` + w).MatchString(text) {
 			t.Errorf("upwell %s: %s has %q, want a match for %s", strings.Join(p.cmd.Args[1:], " "), where, text, w)
 		}
+	}
+}
+
+// TestSettingsAreRead has the settings that are printed be read as a file, and be the same
+// then.
+func TestSettingsAreRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	print := func(args ...string) string {
+		p := launchIn(t, dir, nil, append([]string{"worker", "--print-config"}, args...)...)
+		p.exits(t, 0)
+		return p.stdout.String()
+	}
+	want := print("--queue", "q", "--bucket", "b", "--slots", "7", "--max-rate", "2.5", "--escalate", "90s", "--tier", "flex,default", "--look-up", "--read-from", "s3://a/b")
+	if err := os.WriteFile(filepath.Join(dir, "settings.json"), []byte(want), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, print("--config", "settings.json")); diff != "" {
+		t.Errorf("settings differ (-want +got):\n%s", diff)
 	}
 }
 
@@ -299,7 +324,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 				t.Errorf("upwell %s prints %s: %s", args, name, all)
 			}
 		}
-		if strings.Contains(args, "print") && (!strings.Contains(all, `"APIKeySet": true`) || !strings.Contains(all, `"BearerTokenSet": true`)) {
+		if strings.Contains(args, "print") && (!strings.Contains(all, "OPENAI_API_KEY is set\n") || !strings.Contains(all, "AWS_BEARER_TOKEN_BEDROCK is set\n")) {
 			t.Errorf("upwell %s prints %s, want it to say that there are keys", args, all)
 		}
 	}

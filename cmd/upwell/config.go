@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -73,6 +74,25 @@ func readConfig(path string) (map[string]any, error) {
 	return values, nil
 }
 
+// inForce returns the settings of the command that k is about, as a file says them. A
+// setting that has no value is left out.
+func inForce(k *kong.Context) map[string]any {
+	values := make(map[string]any)
+	for _, flag := range settable(k.Flags()) {
+		switch v := flag.Target.Interface().(type) {
+		case string, []string:
+			if flag.Target.Len() > 0 {
+				values[key(flag)] = v
+			}
+		case time.Duration:
+			values[key(flag)] = v.String()
+		default:
+			values[key(flag)] = v
+		}
+	}
+	return values
+}
+
 // key is a flag's name in a file.
 func key(f *kong.Flag) string { return strings.ReplaceAll(f.Name, "-", "_") }
 
@@ -82,5 +102,12 @@ func allFlags(n *kong.Node) []*kong.Flag {
 	for _, child := range n.Children {
 		flags = append(flags, allFlags(child)...)
 	}
-	return slices.DeleteFunc(flags, func(f *kong.Flag) bool { return f.Name == "help" || f.Name == "config" || f.Name == "version" })
+	return settable(flags)
+}
+
+// settable drops the flags that are no settings.
+func settable(flags []*kong.Flag) []*kong.Flag {
+	return slices.DeleteFunc(flags, func(f *kong.Flag) bool {
+		return slices.Contains([]string{"help", "config", "version", "print-config"}, f.Name)
+	})
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-
 	"golang.org/x/term"
 
 	"upwell/cmd/internal/progress"
@@ -27,8 +25,7 @@ func (e env) shows(asJSON, quiet bool) env {
 
 // toTerminal reports whether standard output is a terminal.
 func toTerminal(e env) bool {
-	f, ok := e.stdout.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	return term.IsTerminal(int(e.stdout.Fd()))
 }
 
 // showing shows a line on a terminal until it is told to stop. Elsewhere it shows

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -289,11 +288,9 @@ func missed(w io.Writer, s sqsqueue.Survey) {
 
 // widthOf returns how wide a line may be: as the terminal, or what a file may well
 // have.
-func widthOf(w io.Writer) int {
-	if f, ok := w.(*os.File); ok {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
-			return width
-		}
+func widthOf(o *output) int {
+	if width, _, err := term.GetSize(int(o.Fd())); err == nil && width > 0 {
+		return width
 	}
 	return 240
 }

@@ -195,8 +195,8 @@ func (c *exportCmd) target(ctx context.Context, e env) (table.Target, error) {
 // file returns the target that is one file. What a symbolic link leads to is replaced
 // when the new one is whole, and what cannot be replaced is written to.
 func (c *exportCmd) file(e env) (table.Target, error) {
-	if out, ok := e.stdout.(*os.File); ok && c.toStdout() {
-		return table.Stream{To: out}, nil
+	if c.toStdout() {
+		return table.Stream{To: e.stdout.to}, nil
 	}
 	info, err := os.Stat(c.Output)
 	switch {
@@ -432,9 +432,9 @@ type exported struct {
 
 // conclude prints the last line.
 func (x *export) conclude(n counts, parts *table.Parts, took time.Duration) error {
-	out := x.stdout
-	if x.toStdout() {
-		out = x.stderr
+	out := x.stderr
+	if !x.toStdout() {
+		out = x.stdout
 	}
 	rows := n.answered + n.failed
 	if x.JSON {

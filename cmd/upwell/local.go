@@ -44,13 +44,17 @@ func (c *localCmd) Run(ctx context.Context, e env) error {
 	if _, _, err := furnish(ctx, stack, 4); err != nil {
 		return fail(exitConfig, err)
 	}
+	key := local.Key
+	if len(c.Key) > 0 {
+		key = c.Key[0]
+	}
 	fmt.Fprintf(e.stdout, `# in another shell, for upwell and any AWS client:
 export AWS_ENDPOINT_URL_SQS=%s AWS_ENDPOINT_URL_S3=%s OPENAI_BASE_URL=%s/openai/v1
-export AWS_REGION=%s AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s OPENAI_API_KEY=local
+export AWS_REGION=%s AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s OPENAI_API_KEY=%s
 export UPWELL_QUEUE=%s UPWELL_BUCKET=%s
 # then, for example: upwell submit FILE.jsonl && upwell worker
 # what the endpoint was asked and billed: %s/_sim/counts and /_sim/ledger
-`, stack.SQSURL, stack.S3URL, stack.MantleURL, local.Region, local.Key, local.Secret, localQueue, localBucket, stack.MantleURL)
+`, stack.SQSURL, stack.S3URL, stack.MantleURL, local.Region, local.Key, local.Secret, key, localQueue, localBucket, stack.MantleURL)
 	<-ctx.Done()
 	return nil
 }

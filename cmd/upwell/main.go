@@ -23,6 +23,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -75,11 +77,35 @@ type cli struct {
 
 // env is what a verb may touch of the world outside.
 type env struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	getenv         func(string) string
-	terminal       bool // stderr is one
-	log            *slog.Logger
+	stdin    io.Reader
+	stdout   *output
+	stderr   io.Writer
+	getenv   func(string) string
+	terminal bool // stderr is one
+	log      *slog.Logger
+}
+
+// An output is standard output, which remembers that it could not be written to: no verb
+// has done what it was asked for if its answer is lost. A reader who has seen enough has
+// lost nothing.
+type output struct {
+	to  *os.File
+	mu  sync.Mutex
+	err error
+}
+
+// Fd returns the file's descriptor.
+func (o *output) Fd() uintptr { return o.to.Fd() }
+
+// Write implements io.Writer.
+func (o *output) Write(text []byte) (int, error) {
+	n, err := o.to.Write(text)
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = err
+	}
+	return n, err
 }
 
 // failure is an error with the exit code it deserves.
@@ -113,7 +139,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	terminal := term.IsTerminal(int(os.Stderr.Fd()))
 	code := run(ctx, os.Args[1:], env{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: progress.NewConsole(os.Stderr, terminal, os.Getenv), getenv: os.Getenv,
+		stdin: os.Stdin, stdout: &output{to: os.Stdout}, stderr: progress.NewConsole(os.Stderr, terminal, os.Getenv), getenv: os.Getenv,
 		terminal: terminal,
 	})
 	stop()
@@ -181,7 +207,7 @@ func verbOf(parser *kong.Kong, args []string) string {
 
 // report tells the user how it ended and returns the exit code.
 func report(e env, err error) int {
-	if err == nil {
+	if err = cmp.Or(err, e.stdout.err); err == nil {
 		return exitDone
 	}
 	f, ok := errors.AsType[*failure](err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"upwell/cmd/internal/awsconf"
@@ -36,11 +37,11 @@ type workerCmd struct {
 	Drain         time.Duration `default:"85s" env:"UPWELL_DRAIN" help:"How long calls in flight may go on after SIGTERM. Give the platform's grace period 35s more."`
 	LookUp        bool          `env:"UPWELL_LOOK_UP" help:"Look every job up in S3 before paying for it, not only those delivered before."`
 	ExitWhenEmpty time.Duration `placeholder:"60s" env:"UPWELL_EXIT_WHEN_EMPTY" help:"Exit once the queue has held nothing for so long, for scheduled tasks: 0 when the account of --run balances and no job failed, else 1, also when all that is left waits for a larger budget."`
-	PrintConfig   bool          `help:"Print the settings in force, and exit."`
+	PrintConfig   bool          `help:"Print the settings in force as a file for --config, without secrets, and exit."`
 }
 
 // Run works until ctx is done.
-func (c *workerCmd) Run(ctx context.Context, e env) error {
+func (c *workerCmd) Run(ctx context.Context, e env, k *kong.Context) error {
 	if err := c.checkBudget(); err != nil {
 		return fail(exitUsage, err)
 	}
@@ -51,7 +52,7 @@ func (c *workerCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	if c.PrintConfig {
-		return c.print(e)
+		return c.print(e, k)
 	}
 	tuneMemory(c.MaxMemory, e.getenv)
 	crew, err := c.assemble(ctx, e)
@@ -182,23 +183,18 @@ func (c *workerCmd) assemble(ctx context.Context, e env) (*crew, error) {
 	return &crew{w, results, watch, func() { leave(); unwatch(); watch.leave(ctx) }}, nil
 }
 
-// print writes the settings in force. There is no secret among them: keys come
-// from the environment alone, and only whether they are there is said.
-func (c *workerCmd) print(e env) error {
-	apiKey, bearer := c.keyFrom(e.getenv)
-	text, err := json.MarshalIndent(struct {
-		Queue, DeadQueue, Bucket, Prefix, Profile string
-		Endpoint                                  endpointFlags
-		Pace                                      paceFlags
-		Messages                                  openerFlags
-		HTTP, Report, FlightDir                   string
-		Run, Budget, Drain, ExitWhenEmpty         string
-		LookUp, Fleet                             bool
-		APIKeySet, BearerTokenSet, HTTPTokenSet   bool
-	}{
-		c.Queue, c.DeadQueue, c.Bucket, c.Prefix, c.Profile, c.endpointFlags, c.paceFlags, c.openerFlags, c.HTTP, c.Report, c.Flight,
-		c.RunName, c.Budget, c.Drain.String(), c.ExitWhenEmpty.String(), c.LookUp, c.Fleet, apiKey != "", bearer != "", e.getenv("UPWELL_HTTP_TOKEN") != "",
-	}, "", "  ")
+// print writes the settings in force, as --config takes them. There is no secret among
+// them: those come from the environment alone, and only which there are is said.
+func (c *workerCmd) print(e env, k *kong.Context) error {
+	text, err := json.MarshalIndent(inForce(k), "", "  ")
 	_, werr := fmt.Fprintln(e.stdout, string(text))
+	apiKey, bearer := c.keyFrom(e.getenv)
+	for _, secret := range []struct{ name, value string }{
+		{"OPENAI_API_KEY", apiKey}, {"AWS_BEARER_TOKEN_BEDROCK", bearer}, {"UPWELL_HTTP_TOKEN", e.getenv("UPWELL_HTTP_TOKEN")},
+	} {
+		if secret.value != "" {
+			fmt.Fprintf(e.stderr, "%s is set\n", secret.name)
+		}
+	}
 	return errors.Join(err, werr)
 }

@@ -61,18 +61,14 @@ func withFiles(t *testing.T, scenario string) object {
 
 // settings are what the program says is in force: those that the template is about.
 type settings struct {
-	Queue, Bucket, Prefix, Run, Drain, ExitWhenEmpty, HTTP string
-	Fleet, APIKeySet, BearerTokenSet                       bool
-	Endpoint                                               struct {
-		Region, Tier             []string
-		Auth                     string
-		MaxOutputTokens, Repairs int
-	}
-	Pace     struct{ Slots, MaxMemory int }
-	Messages struct {
-		Template string
-		ReadFrom []string
-	}
+	Queue, Bucket, Prefix, Run, Drain, HTTP, Auth, Template string
+	ExitWhenEmpty                                           string `json:"exit_when_empty"`
+	Fleet                                                   bool
+	Region, Tier                                            []string
+	ReadFrom                                                []string `json:"read_from"`
+	MaxOutputTokens                                         int      `json:"max_output_tokens"`
+	Repairs, Slots                                          int
+	MaxHeld                                                 int `json:"max_held_mib"`
 }
 
 // TestSettings has the program say what it makes of the environment that the template
@@ -82,20 +78,21 @@ func TestSettings(t *testing.T) {
 	for _, scenario := range []string{"plain", "everything"} {
 		deployed := withFiles(t, scenario)
 		var got, want settings
-		args := append(texts(container(deployed)["Command"]), "--print-config")
-		if err := json.Unmarshal([]byte(infratest.Run(t, infratest.Pairs(environment(deployed)), args...)), &got); err != nil {
-			t.Fatal(err)
+		said := infratest.Settings(t, &got, environment(deployed), texts(container(deployed)["Command"])...)
+		want = settings{
+			Queue: queue, Bucket: named("Bucket"), Drain: "1m25s", ExitWhenEmpty: "0s", HTTP: "127.0.0.1:9464", Fleet: true,
+			Region: []string{"us-west-2"}, Tier: []string{"flex", "default"}, Auth: "sigv4", Repairs: 1, Slots: 256, MaxHeld: 64,
 		}
-		want = settings{Queue: queue, Bucket: named("Bucket"), Drain: "1m25s", ExitWhenEmpty: "0s", HTTP: "127.0.0.1:9464", Fleet: true}
-		want.Endpoint.Region, want.Endpoint.Tier, want.Endpoint.Auth, want.Endpoint.Repairs = []string{"us-west-2"}, []string{"flex", "default"}, "sigv4", 1
-		want.Pace.Slots, want.Pace.MaxMemory = 256, 64
+		keyed := false
 		if scenario == "everything" {
-			want.Prefix, want.BearerTokenSet = "team/a", true
-			want.Endpoint.Region, want.Endpoint.Tier, want.Endpoint.Auth = []string{"us-west-2", "us-east-1"}, []string{"flex"}, "key"
-			want.Endpoint.MaxOutputTokens, want.Endpoint.Repairs = 4000, 2
-			want.Pace.Slots, want.Pace.MaxMemory = 500, 256
-			want.Messages.Template = environment(deployed)["UPWELL_TEMPLATE"]
-			want.Messages.ReadFrom = []string{"s3://" + named("Bucket") + "/in/contracts"}
+			want.Prefix, keyed = "team/a", true
+			want.Region, want.Tier, want.Auth = []string{"us-west-2", "us-east-1"}, []string{"flex"}, "key"
+			want.MaxOutputTokens, want.Repairs, want.Slots, want.MaxHeld = 4000, 2, 500, 256
+			want.Template = environment(deployed)["UPWELL_TEMPLATE"]
+			want.ReadFrom = []string{"s3://" + named("Bucket") + "/in/contracts"}
+		}
+		if strings.Contains(said, "AWS_BEARER_TOKEN_BEDROCK is set") != keyed {
+			t.Errorf("%s: the program says %q, want it to have a key: %v", scenario, said, keyed)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: settings differ (-want +got):\n%s", scenario, diff)
@@ -151,10 +148,7 @@ func TestNightly(t *testing.T) {
 		t.Fatalf("overrides %+v, want those of container %v", in.ContainerOverrides, container(deployed)["Name"])
 	}
 	var got settings
-	args := append(in.ContainerOverrides[0].Command, "--print-config")
-	if err := json.Unmarshal([]byte(infratest.Run(t, infratest.Pairs(environment(deployed)), args...)), &got); err != nil {
-		t.Fatal(err)
-	}
+	infratest.Settings(t, &got, environment(deployed), in.ContainerOverrides[0].Command...)
 	if got.Run != "tickets" || got.ExitWhenEmpty != "1m0s" || got.Queue == "" {
 		t.Errorf("run %q, exits after %s, queue %q", got.Run, got.ExitWhenEmpty, got.Queue)
 	}

@@ -4,7 +4,6 @@ package kubernetes_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -72,10 +71,12 @@ func TestMain(m *testing.M) { infratest.Main(m) }
 func TestSettings(t *testing.T) {
 	known := regexp.MustCompile(`\$(\w+)`).FindAllString(infratest.Run(t, nil, "worker", "--help"), -1)
 	type settings struct {
-		Queue, Bucket, Drain, ExitWhenEmpty, HTTP string
-		Fleet                                     bool
-		Endpoint                                  struct{ Tier []string }
-		Pace                                      struct{ Slots, MaxMemory int }
+		Queue, Bucket, Drain, HTTP string
+		ExitWhenEmpty              string `json:"exit_when_empty"`
+		Fleet                      bool
+		Tier                       []string
+		Slots                      int
+		MaxHeld                    int `json:"max_held_mib"`
 	}
 	for _, w := range workloads(t) {
 		for name := range w.config {
@@ -92,12 +93,9 @@ func TestSettings(t *testing.T) {
 			args = append(args, a.(string))
 		}
 		var got settings
-		if err := json.Unmarshal([]byte(infratest.Run(t, infratest.Pairs(w.config), append(args, "--print-config")...)), &got); err != nil {
-			t.Fatal(err)
-		}
+		infratest.Settings(t, &got, w.config, args...)
 		want := settings{Queue: w.config["UPWELL_QUEUE"], Bucket: w.config["UPWELL_BUCKET"], Drain: "1m25s", ExitWhenEmpty: w.wantExit, HTTP: "0.0.0.0:9464", Fleet: true}
-		want.Endpoint.Tier = []string{"flex", "default"}
-		want.Pace.Slots, want.Pace.MaxMemory = 256, 64
+		want.Tier, want.Slots, want.MaxHeld = []string{"flex", "default"}, 256, 64
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: settings differ (-want +got):\n%s", w.file, diff)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -66,7 +65,7 @@ func NewConsole(w io.Writer, terminal bool, getenv func(string) string) *Console
 		return c
 	}
 	c.Mode, c.Colour = Block, getenv("NO_COLOR") == ""
-	if f, ok := w.(*os.File); ok {
+	if f, ok := w.(interface{ Fd() uintptr }); ok {
 		c.Size = func() (int, int) {
 			width, height, err := term.GetSize(int(f.Fd()))
 			if err != nil || width <= 0 || height <= 0 {

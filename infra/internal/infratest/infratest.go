@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -85,6 +86,21 @@ func Run(t *testing.T, env []string, args ...string) string {
 		t.Fatalf("upwell %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// Settings has the program say what is in force in an environment that has nothing but
+// env, stores it in v, and returns what else the program says.
+func Settings(t *testing.T, v any, env map[string]string, args ...string) string {
+	t.Helper()
+	in := json.NewDecoder(strings.NewReader(Run(t, Pairs(env), append(args, "--print-config")...)))
+	if err := in.Decode(v); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(in.Buffered())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(rest)
 }
 
 // Pairs returns variables as Run takes them.
