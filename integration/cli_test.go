@@ -295,16 +295,16 @@ func (p *process) says(t *testing.T, where, text string, want []string) {
 func TestSettingsAreRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	print := func(args ...string) string {
+	printed := func(args ...string) string {
 		p := launchIn(t, dir, nil, append([]string{"worker", "--print-config"}, args...)...)
 		p.exits(t, 0)
 		return p.stdout.String()
 	}
-	want := print("--queue", "q", "--bucket", "b", "--slots", "7", "--max-rate", "2.5", "--escalate", "90s", "--tier", "flex,default", "--look-up", "--read-from", "s3://a/b")
+	want := printed("--queue", "q", "--bucket", "b", "--slots", "7", "--max-rate", "2.5", "--escalate", "90s", "--tier", "flex,default", "--look-up", "--read-from", "s3://a/b")
 	if err := os.WriteFile(filepath.Join(dir, "settings.json"), []byte(want), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, print("--config", "settings.json")); diff != "" {
+	if diff := cmp.Diff(want, printed("--config", "settings.json")); diff != "" {
 		t.Errorf("settings differ (-want +got):\n%s", diff)
 	}
 }
