@@ -6,3 +6,6 @@ var (
 	FromXRay    = fromXRay
 	ToXRay      = toXRay
 )
+
+// Protocol is how answers are read.
+type Protocol = protocol

@@ -80,6 +80,7 @@ const (
 // the SDK drops ten messages for one that is damaged.
 func NewClient(cfg aws.Config, opts ...func(*sqs.Options)) *sqs.Client {
 	base := func(o *sqs.Options) {
+		o.Protocol = protocol{o.Protocol}
 		o.DisableMessageChecksumValidation = true
 		o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts = 5
