@@ -118,8 +118,9 @@ var commandLine = []struct {
 		{args: "export nightly --dir out -o -", stdout: []string{`"custom_id":"a"`}, stderr: []string{`2 rows`}},
 	}},
 	{"settings that make no sense are named", []step{
-		{args: "run nightly.jsonl -o x --simulate --max-rate=-1", code: 2, stderr: []string{`^upwell: --max-rate -1: want no negative number$`}, unmade: "x"},
+		{args: "run nightly.jsonl -o x --simulate --max-rate=-1", code: 2, stderr: []string{`^upwell: --max-rate -1: want 0 or more$`}, unmade: "x"},
 		{args: "run nightly.jsonl -o x --simulate --start-rate=NaN", code: 2, stderr: []string{`^upwell: --start-rate NaN: want`}, unmade: "x"},
+		{args: "worker --queue q --bucket b --slots 0", code: 2, stderr: []string{`^upwell: --slots 0: want 1 or more$`}},
 		{args: "worker --queue q --bucket b --max-attempts=-1", code: 2, stderr: []string{`^upwell: --max-attempts -1: want`}},
 		{args: "worker --queue q --bucket b --tier flx", code: 2, stderr: []string{`^upwell: --tier must be one of "flex","default","priority","reserved" but got "flx"$`, `^try: upwell worker --help$`}},
 		{args: "run nightly.jsonl -o y --simulate --report none/report.html", code: 2, stderr: []string{`^upwell: --report .*report\.html: no such file or directory$`}},

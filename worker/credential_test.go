@@ -67,6 +67,32 @@ func TestCredentialGoesBadAndComesBack(t *testing.T) {
 	}
 }
 
+// TestCredentialIsMendedAndCallsFail has a credential be good again while calls fail
+// otherwise: they are let in, and the worker says so.
+func TestCredentialIsMendedAndCallsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := workertest.New(t)
+		tr.Send(ids("j", 50)...)
+		mended := time.Now().Add(time.Minute)
+		tr.Endpoint.Func = script(func(int, worker.Call) error {
+			if time.Now().Before(mended) {
+				return workertest.Fail(worker.Unauthorized, 401, 0)
+			}
+			return workertest.Fail(worker.Transient, 500, 0)
+		})
+		s, stop := start(t, tr, steady(1000), worker.Config{MaxAttempts: 100})
+		time.Sleep(50 * time.Second)
+		if p, r := len(s.of(worker.Paused)), len(s.of(worker.Resumed)); p != 1 || r != 0 {
+			t.Errorf("with a bad credential told %d times that it paused and %d that it resumed, want once and never", p, r)
+		}
+		time.Sleep(3 * time.Minute)
+		stop()
+		if p, r := len(s.of(worker.Paused)), len(s.of(worker.Resumed)); p != 1 || r != 1 {
+			t.Errorf("with a mended one told %d times that it paused and %d that it resumed, want once each", p, r)
+		}
+	})
+}
+
 // TestCredentialIsBadInOneLane has one lane unauthorized while another works.
 func TestCredentialIsBadInOneLane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

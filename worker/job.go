@@ -277,19 +277,28 @@ func (t *task) attempt(wait, work context.Context) *ending {
 	if fail == nil || fail.Answer != nil {
 		ln.served(start, time.Since(start))
 	}
-	if (fail == nil || fail.Status != 0) && ln.reached() {
-		t.w.observe(Event{Kind: Resumed, Lane: ln.Lane})
-		t.w.cfg.Log.InfoContext(work, "endpoint reached again", "lane", ln.String())
-	}
+	t.letIn(work, ln, start, fail)
 	if fail == nil {
 		permit.Done(throttle.Feedback{Outcome: throttle.Accepted, Used: used(ans.Usage)})
-		if ln.worked(start) {
-			t.w.observe(Event{Kind: Resumed, Lane: ln.Lane})
-			t.w.cfg.Log.InfoContext(work, "credential accepted again", "lane", ln.String())
-		}
 		return &ending{answer: &ans, region: ln.Region}
 	}
 	return t.judge(wait, work, ln, permit, start, fail)
+}
+
+// letIn tells that calls go through again where they had not: to the endpoint, or past
+// its door.
+func (t *task) letIn(ctx context.Context, ln *lane, start time.Time, fail *Error) {
+	if fail != nil && fail.Status == 0 {
+		return
+	}
+	if ln.reached() {
+		t.w.observe(Event{Kind: Resumed, Lane: ln.Lane})
+		t.w.cfg.Log.InfoContext(ctx, "endpoint reached again", "lane", ln.String())
+	}
+	if (fail == nil || fail.Kind != Unauthorized) && ln.worked(start) {
+		t.w.observe(Event{Kind: Resumed, Lane: ln.Lane})
+		t.w.cfg.Log.InfoContext(ctx, "credential accepted again", "lane", ln.String())
+	}
 }
 
 // start waits until a call may start: for a permit, a slot and the money. Without a

@@ -250,8 +250,9 @@ func (ln *lane) reached() bool {
 	return was
 }
 
-// worked notes that an attempt that left at start got an answer that only a good
-// credential gets, and reports whether the lane had been closed for want of one.
+// worked notes that an attempt that left at start got another answer than that its
+// credential, or the path, is no good, and reports whether the lane had been closed for
+// want of a good one.
 func (ln *lane) worked(start time.Time) bool {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()

@@ -31,6 +31,10 @@ type Purse interface {
 	// be none unless somebody does something about it, and tells what; any other
 	// passes by itself.
 	Reserve(ctx context.Context, n Need) (settle func(spent jobs.USD), err error)
+
+	// Bounded reports whether the run is known to have a budget. As long as it is not,
+	// whoever waits for its money waits for the budget to be looked up.
+	Bounded(run string) bool
 }
 
 // A Need is what a call may cost.
@@ -75,14 +79,14 @@ type funds struct {
 	parked error           // why the latest of them was, or nil when a call was made since
 	since  time.Time       // of the last call, or the beginning
 
-	turned  int           // messages turned away in a row
-	pause   time.Duration // between two looks, or zero
-	next    time.Time     // when the next look is due
-	waiting int           // owing jobs that are held until there is money
-	asking  int           // jobs that wait for the purse
+	turned  int            // messages turned away in a row
+	pause   time.Duration  // between two looks, or zero
+	next    time.Time      // when the next look is due
+	waiting int            // owing jobs that are held until there is money
+	asking  map[string]int // jobs of each run that wait for the purse
 }
 
-func newFunds() *funds { return &funds{short: make(map[string]bool)} }
+func newFunds() *funds { return &funds{short: make(map[string]bool), asking: make(map[string]int)} }
 
 // begin starts the clock.
 func (f *funds) begin() {
@@ -180,19 +184,33 @@ func (f *funds) still(long time.Duration) bool {
 	return time.Since(f.since) >= long
 }
 
-// binding reports how many owing jobs are held until there is money, and whether money
-// is what keeps those that come from being tried.
-func (f *funds) binding() (held int, binds bool) {
+// binding reports how many owing jobs are held until there is money, how many jobs wait
+// for p to look a budget up, and whether money is what keeps those that come from being
+// tried.
+func (f *funds) binding(p Purse) (held, unsure int, binds bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.waiting, f.asking > 0 || len(f.short) > 0 && (f.turned > 0 || f.pause > 0 || f.waiting > 0)
+	turning := f.turned > 0 || f.pause > 0 || f.waiting > 0
+	for run := range f.short {
+		binds = binds || turning && p.Bounded(run)
+	}
+	for run, n := range f.asking {
+		if p.Bounded(run) {
+			binds = true
+		} else {
+			unsure += n
+		}
+	}
+	return f.waiting, unsure, binds
 }
 
-// ask notes that a job waits for the purse, or no longer.
-func (f *funds) ask(n int) {
+// ask notes that n more jobs of the run wait for the purse, or as many fewer.
+func (f *funds) ask(run string, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asking += n
+	if f.asking[run] += n; f.asking[run] == 0 {
+		delete(f.asking, run)
+	}
 }
 
 // hold notes that an owing job is held, or no longer.
@@ -246,9 +264,9 @@ func (t *task) fund(wait context.Context) *ending {
 	t.w.funds.lack(t.job.Run)
 	lane := throttle.Lane{Region: t.regions[0], Model: t.job.Model, Tier: t.tiers[0]}
 	n := t.need(t.next.call(t, lane))
-	t.w.funds.ask(1)
+	t.w.funds.ask(t.job.Run, 1)
 	settle, err := t.w.cfg.Purse.Reserve(wait, n)
-	t.w.funds.ask(-1)
+	t.w.funds.ask(t.job.Run, -1)
 	switch {
 	case err == nil:
 		t.money = &reservation{n.MostUSD, settle}

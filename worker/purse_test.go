@@ -37,6 +37,7 @@ type till struct {
 	out      int   // reservations
 	err      error // of Reserve, instead of ErrParked
 	slow     time.Duration
+	unknown  bool // whether there is a budget
 	settled  []string
 }
 
@@ -71,6 +72,8 @@ func (p *till) Try(n worker.Need) (func(jobs.USD), bool) {
 		p.spent += spent
 	}, true
 }
+
+func (p *till) Bounded(run string) bool { return run == p.run && !p.unknown }
 
 func (p *till) Reserve(ctx context.Context, n worker.Need) (func(jobs.USD), error) {
 	if settle, ok := p.Try(n); ok {

@@ -39,7 +39,7 @@ type Sample struct {
 
 	Oldest      time.Duration // since the oldest message held was received
 	WaitSource  int           // requests to the queue that messages wait for
-	WaitSink    int           // and to the sink, or for what is fetched
+	WaitSink    int           // and to the sink, or for what is fetched, budgets among it
 	WaitMoney   int           // jobs held until there is money
 	Lanes       map[throttle.Lane]throttle.State
 	Bound       Bound         // what keeps the worker from doing more
@@ -76,7 +76,9 @@ func (w *Worker) sample(draining bool) *Sample {
 		s.Oldest = time.Since(t)
 	}
 	var broke bool
-	s.WaitMoney, broke = w.funds.binding()
+	var unsure int
+	s.WaitMoney, unsure, broke = w.funds.binding(w.cfg.Purse)
+	s.WaitSink += unsure
 	lanes := w.lanes.stand()
 	s.Lanes = make(map[throttle.Lane]throttle.State, len(lanes))
 	for id, ln := range lanes {
@@ -118,12 +120,14 @@ func (w *Worker) insideBound(s *Sample) Bound {
 	}
 	lately := time.Since(w.born) - 2*sampleEvery
 	switch last := time.Duration(w.requests.full.Load()); {
-	case w.requests.failing.Load(), last > 0 && last > lately:
-		return BoundQueue // it gives none, or as many as it is asked for, and its jobs are done faster than that
+	case w.requests.failing.Load():
+		return BoundQueue
 	case s.WaitSink > 0 && s.WaitSink == s.Held:
 		return BoundStore
-	case retrying > 0 && retrying == s.Held:
+	case retrying > 0 && 2*retrying >= s.Held: // others have just come, or are tried again just now
 		return BoundErrors
+	case last > 0 && last > lately:
+		return BoundQueue // it gives as many as it is asked for, and they are done faster than that
 	default:
 		return BoundEmpty
 	}

@@ -74,6 +74,21 @@ func TestBoundOfTrouble(t *testing.T) {
 			p.slow, p.err = 20*time.Second, errors.New("it is on its way")
 			cfg.Purse = p
 		}}, worker.BoundBudget},
+		"a budget is looked up slowly": {setback{setup: func(t *testing.T, _ *workertest.Trial, cfg *worker.Config) {
+			t.Helper()
+			p := newTill(t, 0)
+			p.slow, p.err, p.unknown = 20*time.Second, errors.New("it is on its way"), true
+			cfg.Purse = p
+		}}, worker.BoundStore},
+		"calls fail, and few jobs come at a time": {setback{cfg: worker.Config{Receivers: 1, MaxAttempts: 5}, setup: func(_ *testing.T, tr *workertest.Trial, _ *worker.Config) {
+			tr.Queue.Latency = func(op workertest.Op) time.Duration {
+				if op == workertest.Receive {
+					return 500 * time.Millisecond
+				}
+				return 0
+			}
+			tr.Endpoint.Func = script(func(int, worker.Call) error { return workertest.Fail(worker.Transient, 500, 0) })
+		}}, worker.BoundErrors},
 		"one lane is closed and the other idle": {setback{jobs: -1, setup: func(_ *testing.T, tr *workertest.Trial, _ *worker.Config) {
 			tr.Queue.Send(model("idle", "b"))
 			for _, id := range ids("j", 300) {

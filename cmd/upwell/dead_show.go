@@ -100,7 +100,7 @@ func (c *deadShowCmd) rows(l *sqsqueue.Letter) []progress.Row {
 		{Name: "reason", Value: c.reason(l.Reason)},
 		{Name: "status", Value: nonZero(l.Status)},
 		{Name: "request id", Value: l.RequestID},
-		{Name: "attempts", Value: strconv.Itoa(l.Attempts)},
+		{Name: "counted attempts", Value: strconv.Itoa(l.Attempts)},
 		{Name: "model", Value: l.Model},
 		{Name: "first failed", Value: stamp(l.FirstFailed)},
 		{Name: "message", Value: fmt.Sprintf("%s, sent %s, received %d times", l.ID, stamp(l.Sent), l.Receives)},

@@ -149,19 +149,19 @@ func readPrices(path string) (mantle.PriceList, error) {
 // where they are used.
 func (f *paceFlags) check() error {
 	for _, s := range []struct {
-		flag  string
-		value float64
+		flag         string
+		value, least float64
 	}{
-		{"--slots", float64(f.Slots)},
-		{"--max-held-mib", float64(f.MaxMemory)},
-		{"--start-rate", f.StartRate},
-		{"--max-rate", f.MaxRate},
-		{"--max-in-flight", float64(f.MaxInFlight)},
-		{"--escalate", f.Escalate.Seconds()},
-		{"--max-attempts", float64(f.MaxAttempts)},
+		{"--slots", float64(f.Slots), 1},
+		{"--max-held-mib", float64(f.MaxMemory), 1},
+		{"--start-rate", f.StartRate, 0},
+		{"--max-rate", f.MaxRate, 0},
+		{"--max-in-flight", float64(f.MaxInFlight), 0},
+		{"--escalate", f.Escalate.Seconds(), 0},
+		{"--max-attempts", float64(f.MaxAttempts), 1},
 	} {
-		if !(s.value >= 0) || math.IsInf(s.value, 0) {
-			return fail(exitUsage, fmt.Errorf("%s %v: want no negative number", s.flag, s.value))
+		if !(s.value >= s.least) || math.IsInf(s.value, 0) {
+			return fail(exitUsage, fmt.Errorf("%s %v: want %v or more", s.flag, s.value, s.least))
 		}
 	}
 	return nil

@@ -187,7 +187,7 @@ func (w *watching) handler(ctx context.Context, on watched) http.Handler {
 		if ctx.Err() != nil {
 			return errDraining
 		}
-		return w.meter.Counts().Paused
+		return w.meter.Standstill()
 	}})
 	mux.Handle("/healthz", probes)
 	mux.Handle("/readyz", probes)

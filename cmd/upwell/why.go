@@ -98,6 +98,9 @@ func (c *whyCmd) ask(ctx context.Context, e env) (text []byte, r reply, err erro
 // printShares lists shares, the largest first, each with what would help.
 func printShares(w io.Writer, shares []progress.Share) {
 	for _, s := range shares {
+		if s.Share < 0.005 {
+			continue
+		}
 		fmt.Fprintf(w, "  %3.0f %%  %-10s  %s\n", 100*s.Share, s.Bound, s.What)
 		if s.Share >= 0.1 && s.Bound != worker.BoundEmpty {
 			fmt.Fprintf(w, "                     → %s\n", s.Help)

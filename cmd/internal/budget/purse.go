@@ -88,6 +88,14 @@ func (p *Purse) Try(n worker.Need) (settle func(jobs.USD), ok bool) {
 	return p.settling(a, w.most), true
 }
 
+// Bounded implements [worker.Purse].
+func (p *Purse) Bounded(run string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.accounts[run]
+	return a != nil && a.known && a.limited
+}
+
 // Reserve implements [worker.Purse]. It waits for a moment at most.
 func (p *Purse) Reserve(ctx context.Context, n worker.Need) (settle func(jobs.USD), err error) {
 	p.mu.Lock()

@@ -1,6 +1,7 @@
 package input
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -8,6 +9,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"upwell/jobs"
@@ -239,5 +242,22 @@ func (c *checker) reportDuplicates() error {
 		}
 		c.add(Problem{second.place, "custom_id", fmt.Sprintf("%q is used %s: ids are unique in a run", first.id, where)})
 	}
+	slices.SortStableFunc(c.bad.Problems, byPlace)
 	return nil
+}
+
+// byPlace compares problems by file and line.
+func byPlace(a, b Problem) int {
+	fileA, lineA := lineOf(a.Place)
+	fileB, lineB := lineOf(b.Place)
+	return cmp.Or(strings.Compare(fileA, fileB), cmp.Compare(lineA, lineB))
+}
+
+// lineOf splits file:12. Without a line, all of it is the file.
+func lineOf(place string) (file string, line int) {
+	i := strings.LastIndexByte(place, ':')
+	if line, err := strconv.Atoi(place[i+1:]); i >= 0 && err == nil {
+		return place[:i], line
+	}
+	return place, 0
 }

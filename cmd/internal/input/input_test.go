@@ -81,8 +81,13 @@ func TestCheckNamesLineAndField(t *testing.T) {
 	want := map[int]string{
 		2: "", 3: "custom_id", 4: "custom_id", 5: "upwell.tyers", 6: "url", 7: "body", 8: "upwell.run", 9: "", 10: "", 11: "custom_id", 12: "body.stream",
 	}
+	last := 0
 	for _, p := range bad.Problems {
 		line, _ := strconv.Atoi(strings.TrimPrefix(p.Place, f.Name+":"))
+		if line <= last {
+			t.Errorf("line %d is listed after line %d", line, last)
+		}
+		last = line
 		field, expected := want[line]
 		if !expected || p.Field != field {
 			t.Errorf("%s, field %q: %s; want field %q", p.Place, p.Field, p.Reason, field)

@@ -85,7 +85,7 @@ func newStand() *stand {
 			ofLane(func(s *laneStand) float64 { return float64(s.inFlight) }, "upwell_lane_in_flight", "Permits that are out: calls in flight, and those that wait for a slot to start in."),
 			ofLane(func(s *laneStand) float64 { return float64(s.waiting) }, "upwell_lane_waiting", "Jobs waiting for a permit."),
 			ofLane(func(s *laneStand) float64 { return float64(s.closed) }, "upwell_lane_closed", "1 while the lane starts nothing; of the lane other, how many do not."),
-			ofLane(func(s *laneStand) float64 { return float64(s.paused) }, "upwell_lane_paused", "1 while the lane's credential or path is no good, or no connection can be had; of the lane other, how many there are of these."),
+			ofLane(func(s *laneStand) float64 { return float64(s.paused) }, "upwell_lane_paused", "1 while the lane's credential or path is no good, or no connection could be had for a minute; of the lane other, how many there are of these."),
 		},
 		budget: []gauge[budget.Status]{
 			gaugeOf(func(s *budget.Status) float64 { return usd(s.LimitUSD) }, "upwell_budget_limit_usd", "Budget of the worker's run, in US dollars."),

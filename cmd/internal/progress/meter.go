@@ -7,6 +7,7 @@
 package progress
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -315,6 +316,24 @@ func (m *Meter) counts(now time.Time) Counts {
 		}
 	}
 	return c
+}
+
+// Standstill returns why the worker takes no jobs, or nil if it does. A run that is parked
+// holds only its own jobs up, as long as there are others.
+func (m *Meter) Standstill() (why error) {
+	late := m.boundOfLate()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var since time.Time
+	for what, p := range m.paused {
+		if errors.Is(p.err, worker.ErrParked) && late != worker.BoundBudget {
+			continue
+		}
+		if since.IsZero() || p.at.Before(since) {
+			since, why = p.at, fmt.Errorf("%s: %w", what, p.err)
+		}
+	}
+	return why
 }
 
 // History returns a copy of the history and the time each point stands for.

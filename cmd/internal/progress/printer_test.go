@@ -66,6 +66,43 @@ func stand(m *progress.Meter, bound worker.Bound, lanes map[throttle.Lane]thrott
 	m.Observe(worker.Event{Kind: worker.Sampled, At: time.Now(), Sample: &worker.Sample{Bound: bound, Lanes: lanes}})
 }
 
+// TestStandstill has one lane and two runs keep a worker from its jobs, or not.
+func TestStandstill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := progress.NewMeter()
+		check := func(when, want string) {
+			t.Helper()
+			if got := fmt.Sprint(m.Standstill()); got != want {
+				t.Errorf("%s: Standstill = %s, want %s", when, got, want)
+			}
+		}
+		during := func(b worker.Bound) {
+			for range 11 {
+				time.Sleep(time.Second)
+				stand(m, b, map[throttle.Lane]throttle.State{oregon: {Rate: 4}})
+			}
+		}
+		park := func(kind worker.EventKind, run string) {
+			m.Observe(worker.Event{Kind: kind, At: time.Now(), Key: jobs.Key{Run: run}, Err: fmt.Errorf("%w: all is spent", worker.ErrParked)})
+		}
+		check("at the beginning", "<nil>")
+		park(worker.Parked, "a")
+		during(worker.BoundQuota)
+		check("one run is parked, and the other goes on", "<nil>")
+		time.Sleep(time.Second)
+		park(worker.Parked, "b")
+		during(worker.BoundBudget)
+		check("both are parked", "run a: parked: all is spent")
+		park(worker.Unparked, "a")
+		check("one is not any more", "run b: parked: all is spent")
+		during(worker.BoundQuota)
+		m.Observe(worker.Event{Kind: worker.Paused, At: time.Now(), Lane: oregon, Err: errors.New("401")})
+		check("the key is no good", "lane "+oregon.String()+": 401")
+		m.Observe(worker.Event{Kind: worker.Resumed, At: time.Now(), Lane: oregon})
+		check("it is good again", "<nil>")
+	})
+}
+
 func scenes() []scene {
 	one := func(s throttle.State) map[throttle.Lane]throttle.State {
 		return map[throttle.Lane]throttle.State{oregon: s}

@@ -110,7 +110,7 @@ var advices = map[worker.Bound]Counsel{ //nolint:gochecknoglobals // a table
 	},
 	worker.BoundCredential: {
 		"calls are not let in at all: a credential or path is no good, or no connection can be had",
-		"look for \"intake paused\" in the log, and run upwell doctor",
+		"look for \"intake paused\" or \"endpoint out of reach\" in the log, and run upwell doctor",
 	},
 	worker.BoundBudget: {
 		"the budget of the run is used up, or set aside for calls in flight",

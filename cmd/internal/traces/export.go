@@ -33,7 +33,7 @@ type exporter struct {
 	mu    sync.Mutex
 	said  time.Time // when a failure was last logged
 	lost  int       // spans since then
-	error error     // of the last export
+	error error     // of the last export that failed
 }
 
 // ExportSpans implements sdktrace.SpanExporter. Its error is nil.
@@ -56,9 +56,10 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 func (e *exporter) note(err error, spans int) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.error = err; err == nil {
+	if err == nil {
 		return 0
 	}
+	e.error = err
 	if e.lost += spans; !e.said.IsZero() && time.Since(e.said) < sayEvery {
 		return 0
 	}
@@ -67,12 +68,15 @@ func (e *exporter) note(err error, spans int) int {
 	return lost
 }
 
-// balance says, when no more spans end, which of them were not sent: those of the last
-// export, and those that it never came to.
+// balance says, when no more spans end, which of them were not sent that was not logged
+// yet: those of the last exports, and those that none came to.
 func (e *exporter) balance() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	err := e.error
+	var err error
+	if e.lost > 0 {
+		err = fmt.Errorf("%d spans: %w", e.lost, e.error)
+	}
 	if n := e.ended.Load() - e.seen.Load(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d spans were dropped, as the collector is slower than the work: "+
 			"raise OTEL_BSP_MAX_QUEUE_SIZE, or trace a part of the jobs with OTEL_TRACES_SAMPLER=parentbased_traceidratio", n, e.ended.Load()))
