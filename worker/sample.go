@@ -75,10 +75,8 @@ func (w *Worker) sample(draining bool) *Sample {
 	if t, ok := w.held.oldest(); ok {
 		s.Oldest = time.Since(t)
 	}
-	var broke bool
-	var unsure int
-	s.WaitMoney, unsure, broke = w.funds.binding(w.cfg.Purse)
-	s.WaitSink += unsure
+	held, unsure, broke := w.funds.binding(w.cfg.Purse)
+	s.WaitMoney, s.WaitSink = held, s.WaitSink+unsure
 	lanes := w.lanes.stand()
 	s.Lanes = make(map[throttle.Lane]throttle.State, len(lanes))
 	for id, ln := range lanes {

@@ -97,3 +97,12 @@ func Code(err error) string {
 	}
 	return ""
 }
+
+// BareCode returns the code of the answer as [Bare] does, or nothing.
+func BareCode(err error) string { return Bare(Code(err)) }
+
+// Bare returns a code without the prefixes and suffixes that those of SQS and of the
+// credentials' services come with now and then. Of S3's they are a part: KMS.DisabledException.
+func Bare(code string) string {
+	return strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception")
+}

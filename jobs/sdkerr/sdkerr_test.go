@@ -39,11 +39,15 @@ var cases = map[string]struct {
 		text: "AccessDenied: not allowed", code: "AccessDenied",
 	},
 	"an answer without a message": {err: operation(answered(400, &smithy.GenericAPIError{Code: "Odd"})), text: "Odd", code: "Odd"},
-	"the answer to a HEAD":        {err: operation(answered(404, &smithy.GenericAPIError{Code: "NotFound", Message: "Not Found"})), text: "NotFound", code: "NotFound"},
-	"an answer in no known form":  {err: operation(answered(502, errors.New("deserialization failed"))), text: "status 502: deserialization failed"},
-	"no connection":               {err: operation(answered(0, &smithyhttp.RequestSendError{Err: syscall.ECONNREFUSED})), text: "connection refused", unsent: true},
-	"no such host":                {err: operation(&smithyhttp.RequestSendError{Err: &net.OpError{Op: "dial", Err: errNoHost}}), text: errNoHost.Error(), unsent: true, host: true},
-	"given up":                    {err: operation(&smithy.CanceledError{Err: context.DeadlineExceeded}), text: "context deadline exceeded"},
+	"an answer of SQS": {
+		err:  operation(answered(400, &smithy.GenericAPIError{Code: "AWS.SimpleQueueService.UnrecognizedClientException", Message: "who?"})),
+		text: "AWS.SimpleQueueService.UnrecognizedClientException: who?", code: "UnrecognizedClient",
+	},
+	"the answer to a HEAD":       {err: operation(answered(404, &smithy.GenericAPIError{Code: "NotFound", Message: "Not Found"})), text: "NotFound", code: "NotFound"},
+	"an answer in no known form": {err: operation(answered(502, errors.New("deserialization failed"))), text: "status 502: deserialization failed"},
+	"no connection":              {err: operation(answered(0, &smithyhttp.RequestSendError{Err: syscall.ECONNREFUSED})), text: "connection refused", unsent: true},
+	"no such host":               {err: operation(&smithyhttp.RequestSendError{Err: &net.OpError{Op: "dial", Err: errNoHost}}), text: errNoHost.Error(), unsent: true, host: true},
+	"given up":                   {err: operation(&smithy.CanceledError{Err: context.DeadlineExceeded}), text: "context deadline exceeded"},
 	"no credentials": {
 		err:  operation(errors.New("get identity: get credentials: failed to refresh cached credentials, no EC2 IMDS role found")),
 		text: "no EC2 IMDS role found", unsigned: "no EC2 IMDS role found",
@@ -61,8 +65,8 @@ func Test(t *testing.T) {
 				t.Errorf("Brief = %q, want %q", brief, tt.text)
 			}
 			for _, err := range []error{tt.err, brief} {
-				if code, unsent, host := sdkerr.Code(err), sdkerr.Unsent(err), sdkerr.UnknownHost(err) != nil; code != tt.code || unsent != tt.unsent || host != tt.host {
-					t.Errorf("of %q, Code = %q, Unsent = %v, UnknownHost = %v, want %q, %v, %v", err, code, unsent, host, tt.code, tt.unsent, tt.host)
+				if code, unsent, host := sdkerr.BareCode(err), sdkerr.Unsent(err), sdkerr.UnknownHost(err) != nil; code != tt.code || unsent != tt.unsent || host != tt.host {
+					t.Errorf("of %q, BareCode = %q, Unsent = %v, UnknownHost = %v, want %q, %v, %v", err, code, unsent, host, tt.code, tt.unsent, tt.host)
 				}
 			}
 			if got := sdkerr.Unsigned(tt.err); got != tt.unsigned {

@@ -18,20 +18,12 @@ func wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return meaning(codeOf(err), fmt.Errorf("sqs %s: %w", op, brief(err)))
+	return meaning(sdkerr.BareCode(err), fmt.Errorf("sqs %s: %w", op, brief(err)))
 }
 
-// codeOf returns the code of SQS's answer, or nothing, as bare does.
-func codeOf(err error) string { return bare(sdkerr.Code(err)) }
-
-// bare returns a code without the prefixes and suffixes that it comes with now and then.
-func bare(code string) string {
-	return strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception")
-}
-
-// meaning gives an error with that code of SQS the form that the worker acts on.
+// meaning gives an error with that bare code of SQS the form that the worker acts on.
 func meaning(code string, err error) error {
-	switch bare(code) {
+	switch code {
 	case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress":
 		return &worker.Error{Kind: worker.Permanent, Err: err}
 	case "AccessDenied", "InvalidClientTokenId", "InvalidSecurity", "SignatureDoesNotMatch",
@@ -42,7 +34,7 @@ func meaning(code string, err error) error {
 	}
 }
 
-// absent reports whether a code of SQS, as [codeOf] returns it, says that there is no
+// absent reports whether a code of SQS, as [sdkerr.BareCode] returns it, says that there is no
 // such queue.
 func absent(code string) bool {
 	return code == "QueueDoesNotExist" || code == "NonExistentQueue" || code == "InvalidAddress"
@@ -54,7 +46,7 @@ func brief(err error) error {
 	switch short := sdkerr.Brief(err); {
 	case sdkerr.Unsigned(err) != "":
 		return short
-	case absent(codeOf(err)):
+	case absent(sdkerr.BareCode(err)):
 		return sdkerr.Told(noQueue, err)
 	case sdkerr.Unsent(err) && sdkerr.UnknownHost(err) != nil:
 		return fmt.Errorf("%s: %w", sdkerr.NoHost, short)

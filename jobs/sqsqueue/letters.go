@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"upwell/jobs"
+	"upwell/jobs/sdkerr"
 	"upwell/worker"
 )
 
@@ -256,7 +257,7 @@ func (s *scan) probe(ctx context.Context, left int) error {
 	hasty := &Queue{client: s.q.client, url: s.q.url}
 	ms, damaged, err := hasty.receive(ctx, 1, letterHide)
 	switch {
-	case codeOf(err) == "OverLimit" || err == nil && fifo(s.q.url):
+	case sdkerr.BareCode(err) == "OverLimit" || err == nil && fifo(s.q.url):
 		s.seen.Unread = left
 		err = nil
 	case len(ms) > 0: // given back a moment ago

@@ -13,7 +13,7 @@ import (
 
 // A protocol is the SDK's, but for messages that are large. The SDK reads an answer into
 // a buffer that begins empty and doubles, and keeps none of more than 64 KiB (smithy-go
-// v1.28.8, internal/sync.BufferPool): of ten messages of 250 KB, half of the processor
+// v1.28.8, internal/sync.BufferPool): of ten messages of 250 KB, a third of the processor
 // time of a job went into making and clearing those buffers.
 type protocol struct{ smithyhttp.ClientProtocol }
 

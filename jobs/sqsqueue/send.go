@@ -23,6 +23,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"upwell/jobs"
+	"upwell/jobs/sdkerr"
 	"upwell/worker"
 )
 
@@ -257,7 +258,7 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, l jobs.DeadLetter) err
 		in.MessageGroupId, in.MessageDeduplicationId = &group, &m.ID
 	}
 	_, err := q.client.SendMessage(ctx, in)
-	if l.BodyRef == "" && codeOf(err) == "InvalidParameterValue" {
+	if l.BodyRef == "" && sdkerr.BareCode(err) == "InvalidParameterValue" {
 		// The queue's own limit may be lower than SQS's, and that is how it says so.
 		return fmt.Errorf("sqs bury: %w: %w", worker.ErrTooLarge, brief(err))
 	}

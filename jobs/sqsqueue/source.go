@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"upwell/jobs"
+	"upwell/jobs/sdkerr"
 	"upwell/worker"
 )
 
@@ -267,11 +267,11 @@ func settled(n int, send func(todo []int) ([]types.BatchResultErrorEntry, error)
 func refusal(f types.BatchResultErrorEntry) error {
 	code := aws.ToString(f.Code)
 	err := fmt.Errorf("sqs: %s: %s", code, aws.ToString(f.Message))
-	switch code[strings.LastIndexByte(code, '.')+1:] {
-	case "MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue", "InvalidParameterValueException":
+	switch bare := sdkerr.Bare(code); bare {
+	case "MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue":
 		return fmt.Errorf("%w: %w", worker.ErrGone, err)
 	default:
-		return meaning(code, err)
+		return meaning(bare, err)
 	}
 }
 

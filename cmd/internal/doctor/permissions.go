@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+
+	"upwell/jobs/sdkerr"
 )
 
 // A permission is what a policy allows: an action on a resource, named by its ARN.
@@ -40,7 +42,7 @@ func (x *exam) weigh(action, resource string, err error) bool {
 		return false
 	case errors.Is(err, errTaken):
 		x.doubts = append(x.doubts, action+": "+err.Error())
-	case badCredentials(err), absent(err), codeOf(err) == "", status(err) >= 500, status(err) == 404:
+	case badCredentials(err), absent(err), sdkerr.BareCode(err) == "", status(err) >= 500, status(err) == 404:
 		// Says nothing, or nothing but what the checks of queue and bucket say.
 	default:
 		x.probed++

@@ -18,7 +18,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/smithy-go"
 
 	"upwell/jobs/sdkerr"
 )
@@ -32,17 +31,6 @@ func brief() aws.Retryer {
 	})
 }
 
-// codeOf returns the code of AWS's answer without what may stand before and behind
-// it, or nothing.
-func codeOf(err error) string {
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return ""
-	}
-	code := api.ErrorCode()
-	return strings.TrimSuffix(code[strings.LastIndexByte(code, '.')+1:], "Exception")
-}
-
 // status returns the HTTP status of AWS's answer, or 0.
 func status(err error) int {
 	if e, ok := errors.AsType[*awshttp.ResponseError](err); ok {
@@ -53,7 +41,7 @@ func status(err error) int {
 
 // denied reports whether AWS says that the caller may not do this.
 func denied(err error) bool {
-	switch code := codeOf(err); {
+	switch code := sdkerr.BareCode(err); {
 	case strings.HasPrefix(code, "AccessDenied"), code == "UnauthorizedOperation", code == "AuthorizationError":
 		return true
 	default:
@@ -63,7 +51,7 @@ func denied(err error) bool {
 
 // badCredentials reports whether AWS does not know the caller.
 func badCredentials(err error) bool {
-	switch codeOf(err) {
+	switch sdkerr.BareCode(err) {
 	case "InvalidClientTokenId", "UnrecognizedClient", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSignature",
 		"InvalidSecurity", "MissingAuthenticationToken", "IncompleteSignature", "InvalidToken", "ExpiredToken", "RequestExpired",
 		"TokenRefreshRequired", "RequestTimeTooSkewed":
@@ -75,7 +63,7 @@ func badCredentials(err error) bool {
 
 // absent reports whether AWS says that there is no such queue.
 func absent(err error) bool {
-	switch codeOf(err) {
+	switch sdkerr.BareCode(err) {
 	case "QueueDoesNotExist", "NonExistentQueue", "InvalidAddress":
 		return true
 	default:
@@ -86,7 +74,7 @@ func absent(err error) bool {
 // trouble says what went wrong with a request to AWS, whatever the request was,
 // and what to do.
 func trouble(err error) (found, fix string) {
-	switch code := codeOf(err); {
+	switch code := sdkerr.BareCode(err); {
 	case code == "ExpiredToken", code == "TokenRefreshRequired", code == "RequestExpired":
 		return "the AWS credentials have expired (" + code + ")", "renew them: aws sso login, or a new session token"
 	case code == "RequestTimeTooSkewed":

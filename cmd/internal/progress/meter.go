@@ -309,31 +309,33 @@ func (m *Meter) counts(now time.Time) Counts {
 	c := m.c
 	c.Classes = maps.Clone(m.c.Classes)
 	c.Rate = m.late.rate(now.Sub(m.start))
+	_, c.Paused = m.longestPaused(func(error) bool { return true })
+	return c
+}
+
+// longestPaused returns which lane or run, of those that count, has been paused or parked
+// for the longest, and why. m.mu must be held.
+func (m *Meter) longestPaused(counts func(why error) bool) (what string, why error) {
 	var since time.Time
-	for _, p := range m.paused { // the first that is still so
-		if since.IsZero() || p.at.Before(since) {
-			since, c.Paused = p.at, p.err
+	for name, p := range m.paused {
+		if counts(p.err) && (since.IsZero() || p.at.Before(since)) {
+			what, since, why = name, p.at, p.err
 		}
 	}
-	return c
+	return what, why
 }
 
 // Standstill returns why the worker takes no jobs, or nil if it does. A run that is parked
 // holds only its own jobs up, as long as there are others.
-func (m *Meter) Standstill() (why error) {
+func (m *Meter) Standstill() error {
 	late := m.boundOfLate()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var since time.Time
-	for what, p := range m.paused {
-		if errors.Is(p.err, worker.ErrParked) && late != worker.BoundBudget {
-			continue
-		}
-		if since.IsZero() || p.at.Before(since) {
-			since, why = p.at, fmt.Errorf("%s: %w", what, p.err)
-		}
+	what, why := m.longestPaused(func(why error) bool { return late == worker.BoundBudget || !errors.Is(why, worker.ErrParked) })
+	if why == nil {
+		return nil
 	}
-	return why
+	return fmt.Errorf("%s: %w", what, why)
 }
 
 // History returns a copy of the history and the time each point stands for.

@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -92,15 +91,12 @@ func Run(t *testing.T, env []string, args ...string) string {
 // env, stores it in v, and returns what else the program says.
 func Settings(t *testing.T, v any, env map[string]string, args ...string) string {
 	t.Helper()
-	in := json.NewDecoder(strings.NewReader(Run(t, Pairs(env), append(args, "--print-config")...)))
+	said := Run(t, Pairs(env), append(args, "--print-config")...)
+	in := json.NewDecoder(strings.NewReader(said))
 	if err := in.Decode(v); err != nil {
 		t.Fatal(err)
 	}
-	rest, err := io.ReadAll(in.Buffered())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(rest)
+	return said[in.InputOffset():]
 }
 
 // Pairs returns variables as Run takes them.
