@@ -87,7 +87,7 @@ func TestKeyRevoked(t *testing.T) {
 // TestHealth probes a worker: at work, without a good key, and while it drains.
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, "--latency", "3s", "--accept-key", "local")
+	s := newStack(t, "--latency", "300ms", "--accept-key", "local")
 	addr := freePort(t)
 	probe := func(args ...string) (int, string) {
 		p := s.launch(t, append([]string{"health", "--http", addr}, args...)...)
@@ -96,8 +96,8 @@ func TestHealth(t *testing.T) {
 	if code, said := probe(); code != 1 || !strings.Contains(said, "refused") {
 		t.Errorf("upwell health without a worker = %d, %q, want 1 and why", code, said)
 	}
-	s.submit(t, "health", ids("job", 60))
-	w := s.launch(t, "worker", "--http", addr, "--slots", "4", "--start-rate", "4", "--max-rate", "4")
+	s.submit(t, "health", ids("job", 2000)) // more than it can do
+	w := s.launch(t, "worker", "--http", addr, "--slots", "4", "--start-rate", "4", "--max-rate", "4", "--drain", "10m")
 	ready := func(want string) func() bool {
 		return func() bool { _, said := probe("--ready"); return strings.Contains(said, want) }
 	}
@@ -110,10 +110,13 @@ func TestHealth(t *testing.T) {
 	}
 	s.control(t, "POST", "keys", strings.NewReader(`["local"]`))
 	eventually(t, "it to be ready again", ready("ok"))
-	eventually(t, "calls in flight", func() bool { return s.counts(t).InFlight > 0 })
+	s.control(t, "POST", "faults", strings.NewReader(`[{"kind": "hang"}]`)) // it drains until it is seen to
+	before := s.counts(t).Calls
+	eventually(t, "calls that hang", func() bool { return s.counts(t).Calls > before })
 	w.signal(t, syscall.SIGTERM)
 	eventually(t, "it to say that it drains", ready("draining"))
-	w.exits(t, 0)
+	w.signal(t, syscall.SIGKILL)
+	w.exits(t, -1)
 }
 
 // TestRunInterrupted presses Ctrl-C again and again.
