@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,8 @@ import (
 )
 
 // useConfigFile makes the settings of the file that args or UPWELL_CONFIG name
-// the last resort of parser: after flags, after variables, before defaults. A key
-// that no flag has is an error.
+// the last resort of parser: after flags, after variables, before defaults. The error
+// names all of them that no flag has, or that have no value for theirs.
 func useConfigFile(parser *kong.Kong, args []string, getenv func(string) string) error {
 	path := getenv("UPWELL_CONFIG")
 	for i, a := range args {
@@ -29,19 +30,26 @@ func useConfigFile(parser *kong.Kong, args []string, getenv func(string) string)
 	if path == "" {
 		return nil
 	}
-	values, err := readConfig(path)
+	settings, err := readConfig(path)
 	if err != nil {
 		return err
 	}
-	known := make(map[string]bool)
+	flags := make(map[string][]*kong.Flag) // several verbs may have the same one
 	for _, flag := range allFlags(parser.Model.Node) {
-		known[key(flag)] = true
+		flags[key(flag)] = append(flags[key(flag)], flag)
 	}
-	for k := range values {
-		if !known[k] {
-			return fmt.Errorf("%s: unknown setting %q: want one of %s", path, k,
-				strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	values := make(map[string]any)
+	var bad []error
+	for _, s := range settings {
+		if _, twice := values[s.key]; twice {
+			bad = append(bad, fmt.Errorf("%s:%d: %s: set for the second time", path, s.line, s.key))
+		} else if err := s.check(flags); err != nil {
+			bad = append(bad, fmt.Errorf("%s:%d: %s: %w", path, s.line, s.key, err))
 		}
+		values[s.key] = s.value
+	}
+	if len(bad) > 0 {
+		return errors.Join(bad...)
 	}
 	return kong.Resolvers(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		for _, name := range flag.Envs {
@@ -49,29 +57,153 @@ func useConfigFile(parser *kong.Kong, args []string, getenv func(string) string)
 				return nil, nil //nolint:nilnil // kong's word for "not from me"
 			}
 		}
-		if n, ok := values[key(flag)].(json.Number); ok {
-			return n.String(), nil // kong reads numbers from text, as from a command line
-		}
 		return values[key(flag)], nil
 	})).Apply(parser)
 }
 
-func readConfig(path string) (map[string]any, error) {
+// A setting is a member of a file's object.
+type setting struct {
+	key   string
+	text  json.RawMessage
+	value any // as kong takes it; nil for null, which sets nothing
+	line  int
+}
+
+// check reports what is wrong with the setting.
+func (s setting) check(flags map[string][]*kong.Flag) error {
+	if len(flags[s.key]) == 0 {
+		plain := strings.NewReplacer("-", "", "_", "", " ", "")
+		for name := range flags {
+			if strings.EqualFold(plain.Replace(name), plain.Replace(s.key)) {
+				return fmt.Errorf("unknown setting, want %s", name)
+			}
+		}
+		return errors.New("unknown setting: settings are named as flags are, with underscores")
+	}
+	if s.value == nil {
+		return nil
+	}
+	for _, flag := range flags[s.key] {
+		if s.fits(flag) {
+			return nil
+		}
+	}
+	return fmt.Errorf("want %s, not %s", wanted(flags[s.key][0]), s.text)
+}
+
+// fits reports whether the flag takes the setting's value.
+func (s setting) fits(flag *kong.Flag) bool {
+	target := reflect.New(flag.Target.Type()).Elem()
+	if flag.Parse(kong.Scan().PushTyped(s.value, kong.FlagValueToken), target) != nil {
+		return false
+	}
+	if flag.Enum == "" {
+		return true
+	}
+	for _, v := range each(target) {
+		if !slices.Contains(flag.EnumSlice(), fmt.Sprint(v)) {
+			return false
+		}
+	}
+	return true
+}
+
+// each returns the elements of a list, or the value itself.
+func each(v reflect.Value) []reflect.Value {
+	if v.Kind() != reflect.Slice {
+		return []reflect.Value{v}
+	}
+	var all []reflect.Value
+	for _, e := range v.Seq2() {
+		all = append(all, e)
+	}
+	return all
+}
+
+// wanted says what a flag takes.
+func wanted(flag *kong.Flag) string {
+	if flag.Enum != "" {
+		return "one of " + strings.Join(flag.EnumSlice(), ", ")
+	}
+	switch flag.Target.Interface().(type) {
+	case time.Duration:
+		return `a duration such as "30s", "5m" or "1h30m"`
+	case bool:
+		return "true or false"
+	case int, int64:
+		return "a whole number"
+	case float64:
+		return "a number"
+	case []string:
+		return "a list of texts"
+	default:
+		return "a text"
+	}
+}
+
+// readConfig returns the settings of a file in their order.
+func readConfig(path string) (list []setting, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	values := make(map[string]any)
 	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	if err := d.Decode(&values); err != nil {
+	line := func(offset int64) int { return 1 + bytes.Count(text[:min(int(offset), len(text))], []byte{'\n'}) }
+	broken := func(err error) error {
+		at := d.InputOffset()
 		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-			line := 1 + bytes.Count(text[:min(int(e.Offset), len(text))], []byte{'\n'})
-			return nil, fmt.Errorf("%s:%d: %w", path, line, err)
+			at = e.Offset
 		}
-		return nil, fmt.Errorf("%s: want a JSON object: %w", path, err)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("%s:%d: %w", path, line(at), err)
 	}
-	return values, nil
+	switch open, err := d.Token(); {
+	case err != nil:
+		return nil, broken(err)
+	case open != json.Delim('{'):
+		return nil, fmt.Errorf("%s: want a JSON object", path)
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, broken(err)
+		}
+		s := setting{key: fmt.Sprint(name), line: line(d.InputOffset())}
+		if err := d.Decode(&s.text); err != nil {
+			return nil, broken(err)
+		}
+		if err := json.Unmarshal(s.text, &s.value); err != nil {
+			return nil, broken(err)
+		}
+		if _, ok := s.value.(float64); ok {
+			s.value = string(s.text) // kong reads numbers from text, as from a command line
+		}
+		list = append(list, s)
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, broken(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s:%d: want nothing after the object", path, line(d.InputOffset()))
+	}
+	return list, nil
+}
+
+// decodeDuration reads what time.Duration's String writes, for flags: none has a meaning
+// for less than nothing.
+func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return fmt.Errorf("want a duration such as 30s, 5m or 1h30m, not %q", text)
+	}
+	target.Set(reflect.ValueOf(d))
+	return nil
 }
 
 // inForce returns the settings of the command that k is about, as a file says them. A

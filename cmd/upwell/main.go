@@ -31,10 +31,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -165,7 +167,7 @@ func run(ctx context.Context, args []string, e env) int {
 	parser, err := kong.New(&c, kong.Name("upwell"), kong.Writers(e.stdout, e.stderr),
 		kong.Description(description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars{"version": version(), "log_level": "info", "demo_capacity": demoCapacity, "http": defaultHTTP, "input_help": inputHelp, "tiers": strings.Join(jobs.ServiceTiers, ",")}, kong.Exit(func(code int) { exited = code }),
-		kong.Resolvers())
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)))
 	if err != nil {
 		panic(err) // the struct above is wrong
 	}
