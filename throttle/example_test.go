@@ -40,7 +40,7 @@ func ExampleClosedError() {
 
 	_, err = limiter.Acquire(context.Background(), throttle.Cost{})
 	if e, ok := errors.AsType[*throttle.ClosedError](err); ok {
-		fmt.Println("give the message back for", time.Until(e.Until).Round(time.Second), "because of", e.Reason)
+		fmt.Println("give the message back for", time.Until(e.Until).Round(time.Minute), "because of", e.Reason)
 	}
 	// Output: give the message back for 5m0s because of Retry-After 5m0s
 }

@@ -104,7 +104,7 @@ func backend(t *testing.T) (env []string) {
 // overhear runs a worker as the template does until it logs msg, and returns that line.
 func overhear(t *testing.T, env []string, msg string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // spent only when the test fails
 	cmd := exec.CommandContext(ctx, infratest.Program(t), "worker")
 	cmd.Env = env
 	errs, err := cmd.StderrPipe()

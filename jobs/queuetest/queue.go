@@ -13,8 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
-
-	"upwell/integration/conformance"
 )
 
 const (
@@ -32,7 +30,7 @@ type attrs = map[string]string
 // A queue is a queue under test and what a check does with it. Its methods end
 // the check when the server refuses what they ask.
 type queue struct {
-	*conformance.T
+	reporter
 	client    *sqs.Client
 	name, url string
 }
@@ -48,7 +46,7 @@ func (q *queue) create(name string, attributes attrs) *queue {
 		defer cancel()
 		_, _ = q.client.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: out.QueueUrl}) // the check may have
 	})
-	return &queue{T: q.T, client: q.client, name: name, url: aws.ToString(out.QueueUrl)}
+	return &queue{reporter: q.reporter, client: q.client, name: name, url: aws.ToString(out.QueueUrl)}
 }
 
 func (q *queue) must(err error) {

@@ -275,30 +275,52 @@ func TestEndlessHeaders(t *testing.T) {
 	}
 }
 
+// A timed is a context whose time is over when the test says so: that of a clock may be
+// over before the request has got there.
+type timed struct {
+	context.Context //nolint:containedctx // it is one
+
+	over chan struct{}
+}
+
+func (c timed) Done() <-chan struct{} { return c.over }
+
+func (c timed) Err() error {
+	select {
+	case <-c.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // TestTrickle has answers that come a byte at a time, for ever. The attempt's time ends
 // them, wherever they are.
 func TestTrickle(t *testing.T) {
 	for _, headers := range []bool{false, true} {
 		gone := make(chan struct{})
+		attempt := timed{context.Background(), make(chan struct{})}
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			defer close(gone)
 			_, _ = io.Copy(io.Discard, req.Body) // or the server does not see that the client is gone
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
 			if headers { // do not come
+				close(attempt.over)
 				<-req.Context().Done()
 			}
-			for req.Context().Err() == nil {
+			for i := 0; req.Context().Err() == nil; i++ {
 				_, _ = io.WriteString(w, " ")
 				_ = http.NewResponseController(w).Flush()
+				if i == 20 {
+					close(attempt.over)
+				}
 				<-tick.C
 			}
 		}))
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		e := failure(ctx, t, newClient(t, mantle.Config{BaseURL: srv.URL + "/v1"}), call(t, jobs.Responses, prompt(grok)))
-		cancel()
-		if e.Kind != worker.Transient {
-			t.Errorf("%v %v, want transient", e.Kind, e)
+		e := failure(attempt, t, newClient(t, mantle.Config{BaseURL: srv.URL + "/v1"}), call(t, jobs.Responses, prompt(grok)))
+		if e.Kind != worker.Transient || !errors.Is(e, context.DeadlineExceeded) {
+			t.Errorf("%v %v, want transient, and that the time was over", e.Kind, e)
 		}
 		<-gone // the connection is given up as well
 		srv.Close()

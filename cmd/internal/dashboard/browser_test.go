@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -32,6 +33,16 @@ func browser(t *testing.T) *page.Tab {
 	return page.Open(t, os.Getenv("UPWELL_CHROMIUM") == "required")
 }
 
+// follow waits for a page that is sent many events until that is so, and for as long as
+// it gets on with them.
+func follow(b *page.Tab, until string) {
+	b.Until("upwell.state")
+	for !page.Value[bool](b, until) {
+		at := page.Value[string](b, "upwell.state.at")
+		b.Until(fmt.Sprintf("%s || upwell.state.at !== %q", until, at))
+	}
+}
+
 // TestPage has a run from start to end looked at, in a browser.
 func TestPage(t *testing.T) {
 	b := browser(t)
@@ -40,7 +51,7 @@ func TestPage(t *testing.T) {
 	url, more := rec.replay(t, halfway)
 	b.Show(1280, 900, "light")
 	b.Do(chromedp.Navigate(url))
-	b.Until(fmt.Sprintf("upwell.state && upwell.elapsed(upwell.state) > %d", halfway-5))
+	follow(b, "upwell.state.at === "+rec.at(t, halfway))
 	if got := b.Text("state"); got != "Running" {
 		t.Errorf("the page says %q, want Running", got)
 	}
@@ -83,7 +94,7 @@ func TestPage(t *testing.T) {
 
 	// At the end the numbers are those of the ledger.
 	more()
-	b.Until(`document.getElementById("state").innerText === "Done"`)
+	follow(b, `document.getElementById("state").innerText === "Done"`)
 	b.Shoot("done")
 	if got := page.Value[[]string](b, `window.spoken`); len(got) != 1 || got[0] != "Done" {
 		t.Errorf("%q was read aloud, want Done", got)
@@ -167,7 +178,8 @@ func TestKeyboard(t *testing.T) {
 	url, _ := rec.replay(t, len(rec.events)-1)
 	b.Show(1280, 900, "light")
 	b.Do(chromedp.Navigate(url))
-	b.Until(`upwell.state && upwell.state.failures.length`)
+	follow(b, `document.getElementById("state").innerText === "Done"`) // nothing changes any more
+	b.Until(`upwell.state.failures.length`)
 	focus := func() string {
 		return page.Value[string](b, "document.activeElement.innerText || document.activeElement.id")
 	}
@@ -351,14 +363,31 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// lasting listens on a port that the system gives to nobody by itself, so that no
+// connection of another test's has it when it is listened on once more.
+func lasting(t *testing.T) net.Listener {
+	t.Helper()
+	for range 1000 {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", 11_000+rand.IntN(5000)))
+		if err == nil {
+			return l
+		}
+	}
+	t.Fatal("no port from 11000 to 15999 is free")
+	return nil
+}
+
 // TestConnectionLost stops the server under the page, and starts it again.
 func TestConnectionLost(t *testing.T) {
 	d := dashboard.New(dashboard.Config{Meter: progress.NewMeter(), Verb: "worker", Loopback: true})
-	first := httptest.NewServer(d.Handler())
+	h := patient(t, d.Handler())
+	first := &httptest.Server{Listener: lasting(t), Config: &http.Server{Handler: h}}
+	first.Start()
 	b := browser(t)
 	b.Show(1280, 700, "light")
 	b.Do(chromedp.Navigate(first.URL))
 	b.Until(`document.getElementById("state").innerText === "Running"`)
+	first.Listener.Close() // first, or the page comes back in between, and Close waits for it
 	first.CloseClientConnections()
 	first.Close()
 	b.Until(`document.getElementById("state").innerText === "Connection lost" && document.getElementById("notice").innerText.includes("tries again by itself")`)
@@ -367,7 +396,7 @@ func TestConnectionLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := &httptest.Server{Listener: l, Config: &http.Server{Handler: d.Handler()}}
+	again := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 	again.Start()
 	defer again.Close()
 	defer again.CloseClientConnections()
@@ -396,7 +425,10 @@ func TestSilence(t *testing.T) {
 	b.Until(`document.getElementById("state").innerText === "Running"`)
 	b.Do(chromedp.Evaluate[chromedp.Void](`
 		window.said = []; // the connection is not lost for long
-		new MutationObserver(() => window.said.push(document.getElementById("state").innerText)).observe(document.getElementById("state"), { subtree: true, childList: true, characterData: true });
+		new MutationObserver(() => {
+			window.said.push(document.getElementById("state").innerText);
+			upwell.silence = 600000; // the next one may be slow
+		}).observe(document.getElementById("state"), { subtree: true, childList: true, characterData: true });
 		upwell.silence = 3000`))
 	b.Until(`window.said.join() === "Connection lost,Running"`)
 	if n := streams.Load(); n != 2 {
@@ -435,10 +467,10 @@ func TestMemory(t *testing.T) {
 	url, more := rec.replay(t, first)
 	b.Show(1280, 900, "light")
 	b.Do(chromedp.Navigate(url))
-	b.Until(fmt.Sprintf("upwell.state && upwell.elapsed(upwell.state) > %d", first-5))
+	follow(b, "upwell.state.at === "+rec.at(t, first))
 	heap, nodes := b.Usage()
 	more()
-	b.Until(`document.getElementById("state").innerText === "Done"`)
+	follow(b, `document.getElementById("state").innerText === "Done"`)
 	after, nodesAfter := b.Usage()
 	t.Logf("after 10 minutes: %.2f MB, %d nodes; after an hour and %d messages: %.2f MB, %d nodes", heap/1e6, nodes, len(rec.events), after/1e6, nodesAfter)
 	// Another class of failures or more digits take some; a kilobyte a minute would not

@@ -176,6 +176,18 @@ func (rec *recording) returning(t *testing.T) (events int) {
 	return back + i + 1
 }
 
+// at is when the last of so many events was taken, as JavaScript has it in upwell.state.at.
+// A page that says so has been through all of them.
+func (rec *recording) at(t *testing.T, events int) string {
+	t.Helper()
+	_, data, _ := strings.Cut(rec.events[events-1], "\ndata: ")
+	var m struct{ State struct{ At json.RawMessage } }
+	if err := json.Unmarshal([]byte(data), &m); err != nil || m.State.At == nil {
+		t.Fatalf("event %d is %.200q, %v, want one that says when it was taken", events, rec.events[events-1], err)
+	}
+	return string(m.State.At)
+}
+
 // line returns the body of a message.
 func line(t *testing.T, id, model string) []byte {
 	t.Helper()
@@ -237,14 +249,44 @@ func (rec *recording) replay(t *testing.T, first int) (url string, more func()) 
 	return serve(t, mux), sync.OnceFunc(func() { close(rest) })
 }
 
-// serve serves h on a loopback port.
+// serve serves h on a loopback port, to a page that is patient and without hurry: on a
+// machine that stands still for a while no connection is given up, by neither end.
 func serve(t *testing.T, h http.Handler) (url string) {
 	t.Helper()
-	s := httptest.NewServer(h)
+	s := httptest.NewServer(patient(t, h))
 	t.Cleanup(s.Close)
 	t.Cleanup(s.CloseClientConnections) // streams outlast whoever reads them otherwise
 	return s.URL
 }
+
+// patient has the page take ten minutes of silence for a lost connection, in the place
+// of fifteen seconds, and has writes to it take as long as they do.
+func patient(t *testing.T, h http.Handler) http.Handler {
+	t.Helper()
+	const silence = "upwell.silence = 15000;"
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/app.js" {
+			h.ServeHTTP(timeless{rw}, r)
+			return
+		}
+		r.Header.Del("If-None-Match")
+		file := httptest.NewRecorder()
+		h.ServeHTTP(file, r)
+		text := file.Body.String()
+		if file.Code == http.StatusOK && strings.Count(text, silence) != 1 {
+			t.Errorf("app.js does not say %q once", silence)
+		}
+		maps.Copy(rw.Header(), file.Header())
+		rw.Header().Del("Content-Length")
+		rw.WriteHeader(file.Code)
+		fmt.Fprint(rw, strings.Replace(text, silence, "upwell.silence = 600000;", 1))
+	})
+}
+
+// A timeless is a response whose writes have no deadline.
+type timeless struct{ http.ResponseWriter }
+
+func (w timeless) Flush() { w.ResponseWriter.(http.Flusher).Flush() }
 
 // mixed fails some jobs as a real run does.
 func mixed(k jobs.Key) *worker.Error {

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,7 +28,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
-	"upwell/cmd/internal/awsconf"
 	"upwell/cmd/internal/doctor"
 	"upwell/jobs/sqsqueue"
 	"upwell/jobs/sqsqueue/sqssim"
@@ -91,7 +91,7 @@ func newRig(t *testing.T) *rig {
 	if err := os.Mkdir(filepath.Join(r.dir, "bucket"), 0o755); err != nil { // a folder is a bucket
 		t.Fatal(err)
 	}
-	amazon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	base, client := onPipes(t, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Date", time.Now().Add(r.ahead).UTC().Format(http.TimeFormat))
 		switch target := q.Header.Get("X-Amz-Target"); {
 		case r.lenient && target == "AmazonSQS.SendMessageBatch":
@@ -113,10 +113,9 @@ func newRig(t *testing.T) *rig {
 			objects.ServeHTTP(w, q)
 		}
 	}))
-	t.Cleanup(amazon.Close)
 	creds := aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(keyID, secret, ""))
 	r.cfg = doctor.Config{
-		AWS:    aws.Config{Region: region, HTTPClient: awsconf.Client(4), Credentials: creds, BaseEndpoint: &amazon.URL},
+		AWS:    aws.Config{Region: region, HTTPClient: client, Credentials: creds, BaseEndpoint: &base},
 		Mantle: mantle.Config{AWS: creds, Regions: []string{region}},
 		Model:  "xai.grok-4.3", Queue: "jobs", Bucket: "bucket", Prefix: "team",
 		CallTimeout: 30 * time.Second, Transport: network{r},
@@ -127,6 +126,44 @@ func newRig(t *testing.T) *rig {
 	r.redrive(100)
 	return r
 }
+
+// onPipes serves h over connections that a bubble may have: on a machine that stands
+// still for a while real time is over before anybody looks.
+func onPipes(t *testing.T, h http.Handler) (url string, client *http.Client) {
+	t.Helper()
+	l := make(pipes)
+	srv, tr, served := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}, &http.Transport{DialContext: l.dial}, make(chan struct{})
+	go func() { _ = srv.Serve(l); close(served) }()
+	t.Cleanup(func() {
+		tr.CloseIdleConnections()
+		_ = srv.Close()
+		<-served
+	})
+	return "http://amazon.test", &http.Client{Transport: tr}
+}
+
+// Pipes are a listener of connections within a process.
+type pipes chan net.Conn
+
+func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case p <- far:
+		return near, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "amazon", Net: "pipe"} }
 
 func (r *rig) create(name string, attrs map[string]string) {
 	r.t.Helper()
@@ -578,10 +615,13 @@ func TestExamine(t *testing.T) {
 	for _, tt := range examinations {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			tt.spoil(r)
-			got := doctor.Examine(t.Context(), r.cfg)
-			verify(t, got, tt.want)
+			var got []doctor.Finding
+			synctest.Test(t, func(t *testing.T) { // steps have seconds, and clocks are compared
+				r := newRig(t)
+				tt.spoil(r)
+				got = doctor.Examine(t.Context(), r.cfg)
+				verify(t, got, tt.want)
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			for _, f := range got {
@@ -644,93 +684,100 @@ func verify(t *testing.T, got []doctor.Finding, want map[string]string) {
 // afterwards, nothing was queued, and of the bucket's objects one is new.
 func TestNothingIsDisturbed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	if _, err := r.client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: r.url("jobs"), MessageBody: aws.String("a job")}); err != nil {
-		t.Fatal(err)
-	}
-	r.sent = make(chan string, 4)
-	for range 2 {
-		verify(t, doctor.Examine(t.Context(), r.cfg), map[string]string{"queue": "ok ^jobs, 1 waiting, 0 in flight"})
-	}
-	close(r.sent)
-	for text := range r.sent {
-		if !strings.Contains(text, `"DelaySeconds":901`) || !strings.Contains(text, `\u0001"`) {
-			t.Errorf("SendMessageBatch of %s, want it to be invalid in two ways, so that a lenient SQS refuses it too", text)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if _, err := r.client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: r.url("jobs"), MessageBody: aws.String("a job")}); err != nil {
+			t.Fatal(err)
 		}
-	}
-	out, err := r.client.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{
-		QueueUrl: r.url("jobs"), MaxNumberOfMessages: 10, MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"},
-	})
-	if err != nil || len(out.Messages) != 1 || *out.Messages[0].Body != "a job" || out.Messages[0].Attributes["ApproximateReceiveCount"] != "1" {
-		t.Errorf("ReceiveMessage = %+v, %v, want the job, received for the first time", out, err)
-	}
-	dead, err := r.client.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: r.url("jobs-dead"), AttributeNames: []types.QueueAttributeName{"All"}})
-	if err != nil || dead.Attributes["ApproximateNumberOfMessages"] != "0" {
-		t.Errorf("dead-letter queue: %v, %v, want nothing in it", dead, err)
-	}
-	var files []string
-	err = filepath.WalkDir(filepath.Join(r.dir, "bucket"), func(path string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && !strings.Contains(path, ".s3sim") {
-			files = append(files, strings.TrimPrefix(path, r.dir))
+		r.sent = make(chan string, 4)
+		for range 2 {
+			verify(t, doctor.Examine(t.Context(), r.cfg), map[string]string{"queue": "ok ^jobs, 1 waiting, 0 in flight"})
 		}
-		return err
+		close(r.sent)
+		for text := range r.sent {
+			if !strings.Contains(text, `"DelaySeconds":901`) || !strings.Contains(text, `\u0001"`) {
+				t.Errorf("SendMessageBatch of %s, want it to be invalid in two ways, so that a lenient SQS refuses it too", text)
+			}
+		}
+		out, err := r.client.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{
+			QueueUrl: r.url("jobs"), MaxNumberOfMessages: 10, MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"},
+		})
+		if err != nil || len(out.Messages) != 1 || *out.Messages[0].Body != "a job" || out.Messages[0].Attributes["ApproximateReceiveCount"] != "1" {
+			t.Errorf("ReceiveMessage = %+v, %v, want the job, received for the first time", out, err)
+		}
+		dead, err := r.client.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: r.url("jobs-dead"), AttributeNames: []types.QueueAttributeName{"All"}})
+		if err != nil || dead.Attributes["ApproximateNumberOfMessages"] != "0" {
+			t.Errorf("dead-letter queue: %v, %v, want nothing in it", dead, err)
+		}
+		var files []string
+		err = filepath.WalkDir(filepath.Join(r.dir, "bucket"), func(path string, e os.DirEntry, err error) error {
+			if err == nil && !e.IsDir() && !strings.Contains(path, ".s3sim") {
+				files = append(files, strings.TrimPrefix(path, r.dir))
+			}
+			return err
+		})
+		if want := []string{"/bucket/team/state/doctor.json"}; err != nil || !slices.Equal(files, want) {
+			t.Errorf("objects %q, %v, want %q", files, err, want)
+		}
+		if n := r.mantle().Counts(); n.Billed != 2 || n.Usage.Output > 32 {
+			t.Errorf("%d calls billed with %d tokens of output, want one for each examination with 16 at most", n.Billed, n.Usage.Output)
+		}
 	})
-	if want := []string{"/bucket/team/state/doctor.json"}; err != nil || !slices.Equal(files, want) {
-		t.Errorf("objects %q, %v, want %q", files, err, want)
-	}
-	if n := r.mantle().Counts(); n.Billed != 2 || n.Usage.Output > 32 {
-		t.Errorf("%d calls billed with %d tokens of output, want one for each examination with 16 at most", n.Billed, n.Usage.Output)
-	}
 }
 
 // TestLanes wants each Region and tier to be called.
 func TestLanes(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.cfg.Mantle.Regions, r.cfg.Tiers = []string{"us-east-1", region}, []string{"flex", "default"}
-	verify(t, doctor.Examine(t.Context(), r.cfg), map[string]string{
-		"endpoint us-east-1": "ok us-east-1", "endpoint us-west-2": "ok us-west-2",
-		"model us-east-1 flex": "ok on flex", "model us-east-1 default": "ok on default",
-		"model us-west-2 flex": "ok on flex", "model us-west-2 default": "ok on default",
-		"region": "ok calls go to us-east-1, us-west-2", "prices": `ok flex \$0.625 in, \$1.25 out; default \$1.25 in, \$2.50 out`,
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.Mantle.Regions, r.cfg.Tiers = []string{"us-east-1", region}, []string{"flex", "default"}
+		verify(t, doctor.Examine(t.Context(), r.cfg), map[string]string{
+			"endpoint us-east-1": "ok us-east-1", "endpoint us-west-2": "ok us-west-2",
+			"model us-east-1 flex": "ok on flex", "model us-east-1 default": "ok on default",
+			"model us-west-2 flex": "ok on flex", "model us-west-2 default": "ok on default",
+			"region": "ok calls go to us-east-1, us-west-2", "prices": `ok flex \$0.625 in, \$1.25 out; default \$1.25 in, \$2.50 out`,
+		})
 	})
 }
 
 // TestUntrusted meets a certificate that nobody knows, and a server without TLS, on
-// real connections.
+// real connections. They are in a bubble all the same: while one waits for the other
+// end, time stands still in it, and no step takes too long.
 func TestUntrusted(t *testing.T) {
 	t.Parallel()
-	handler := mantlesim.New(mantlesim.Config{})
-	secure, open := httptest.NewTLSServer(handler), httptest.NewServer(handler)
-	secure.Config.ErrorLog = nil
-	t.Cleanup(secure.Close)
-	t.Cleanup(open.Close)
-	address, err := url.Parse(open.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for base, want := range map[string]string{
-		secure.URL + "/v1":                   `failure its certificate is not trusted => SSL_CERT_FILE`,
-		"https://" + address.Host + "/v1":    `failure does not speak TLS|HTTP response to HTTPS => .`,
-		"http://127.0.0.1:1/openai/v1":       `failure the connection is refused => URL`,
-		"http://user:pw@127.0.0.1:1/open/v1": `failure . => .`,
-	} {
-		r := newRig(t)
-		r.cfg.Transport, r.cfg.Mantle.BaseURL, r.cfg.Mantle.APIKey = nil, base, "sk-0123456789abcdef"
-		r.cfg.Mantle.Regions = nil
-		got := doctor.Examine(t.Context(), r.cfg)
-		for _, f := range got {
-			if strings.Contains(f.Found+f.Fix, "user:pw") || strings.Contains(f.Found+f.Fix, "sk-0123456789abcdef") {
-				t.Errorf("%s tells a secret: %q, fix %q", f.Check, f.Found, f.Fix)
+	synctest.Test(t, func(t *testing.T) {
+		handler := mantlesim.New(mantlesim.Config{})
+		secure, open := httptest.NewTLSServer(handler), httptest.NewServer(handler)
+		secure.Config.ErrorLog = nil
+		t.Cleanup(secure.Close)
+		t.Cleanup(open.Close)
+		address, err := url.Parse(open.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for base, want := range map[string]string{
+			secure.URL + "/v1":                   `failure its certificate is not trusted => SSL_CERT_FILE`,
+			"https://" + address.Host + "/v1":    `failure does not speak TLS|HTTP response to HTTPS => .`,
+			"http://127.0.0.1:1/openai/v1":       `failure the connection is refused => URL`,
+			"http://user:pw@127.0.0.1:1/open/v1": `failure . => .`,
+		} {
+			r := newRig(t)
+			r.cfg.Transport, r.cfg.Mantle.BaseURL, r.cfg.Mantle.APIKey = nil, base, "sk-0123456789abcdef"
+			r.cfg.Mantle.Regions = nil
+			got := doctor.Examine(t.Context(), r.cfg)
+			for _, f := range got {
+				if strings.Contains(f.Found+f.Fix, "user:pw") || strings.Contains(f.Found+f.Fix, "sk-0123456789abcdef") {
+					t.Errorf("%s tells a secret: %q, fix %q", f.Check, f.Found, f.Fix)
+				}
+			}
+			i := slices.IndexFunc(got, func(f doctor.Finding) bool { return f.Check == "endpoint" })
+			status, text, _ := strings.Cut(want, " ")
+			found, fix, _ := strings.Cut(text, " => ")
+			if f := got[i]; string(f.Status) != status || !regexp.MustCompile(found).MatchString(f.Found) || !regexp.MustCompile(fix).MatchString(f.Fix) {
+				t.Errorf("%s: %s %q, fix %q, want %s", base, f.Status, f.Found, f.Fix, want)
 			}
 		}
-		i := slices.IndexFunc(got, func(f doctor.Finding) bool { return f.Check == "endpoint" })
-		status, text, _ := strings.Cut(want, " ")
-		found, fix, _ := strings.Cut(text, " => ")
-		if f := got[i]; string(f.Status) != status || !regexp.MustCompile(found).MatchString(f.Found) || !regexp.MustCompile(fix).MatchString(f.Fix) {
-			t.Errorf("%s: %s %q, fix %q, want %s", base, f.Status, f.Found, f.Fix, want)
-		}
-	}
+	})
 }
 
 func TestPrint(t *testing.T) {

@@ -60,7 +60,7 @@ func TestTokensOfMuch(t *testing.T) {
 		if n < 1 || n > size {
 			t.Errorf("%q repeated is %d tokens in %d bytes", unit, n, size)
 		}
-		if took := time.Since(start); took > 20*time.Second { // it takes a tenth of one
+		if took := time.Since(start); took > 3*time.Minute { // it takes a tenth of a second, and hours if it is not so
 			t.Errorf("%q repeated took %v", unit, took)
 		}
 	}

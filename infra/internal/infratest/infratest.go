@@ -76,7 +76,7 @@ func Program(t *testing.T) string {
 // says.
 func Run(t *testing.T, env []string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // spent only when the test fails
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Program(t), args...)
 	cmd.Env, cmd.Dir = append([]string{"HOME=" + t.TempDir()}, env...), t.TempDir()

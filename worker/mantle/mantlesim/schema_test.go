@@ -244,7 +244,7 @@ func FuzzSchema(f *testing.F) {
 		if a := post(s, responses, grok(contract, `,"text":{"format":{"type":"json_schema","name":"x","schema":`+schema+`}}`)); a.Code != 200 {
 			t.Errorf("%s: %d %s", schema, a.Code, a.Text)
 		}
-		if took := time.Since(begin); took > 10*time.Second { // a busy machine takes a tenth of it
+		if took := time.Since(begin); took > 2*time.Minute { // a busy machine takes a second, and may stand still for a while
 			t.Errorf("%s took %v", schema, took)
 		}
 	})
