@@ -63,6 +63,7 @@ var imports = map[string][]string{
 	"integration/bench/": {anything},
 
 	"integration/conformance":  nil,
+	"integration/fixture":      {"jobs"},
 	"integration/page":         {"github.com/chromedp/"},
 	"infra/internal/infratest": nil, // for the tests of what lies beside it
 }

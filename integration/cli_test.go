@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 )
 
@@ -19,12 +20,12 @@ var cliFiles = map[string]string{
 	"wrong.json":    `{"slots": 2.5, "tier": ["flx"],` + "\n" + `"maxRate": 1, "slotz": 1, "drain": "-1s", "drain": "1s", "look_up": "maybe"}`,
 	"broken.json":   "{\"slots\": 1,\n \"bucket\": }",
 	"list.json":     `[1]`,
-	"nightly.jsonl": string(job("a", "")) + "\n\n" + strings.Replace(string(job("b", "")), `"input"`, `"text":{"format":{"type":"text"}},"input"`, 1) + "\n",
+	"nightly.jsonl": string(fixture.Job("a", "")) + "\n\n" + strings.Replace(string(fixture.Job("b", "")), `"input"`, `"text":{"format":{"type":"text"}},"input"`, 1) + "\n",
 	"law.json":      `{"type":"object","properties":{"law":{"type":"string"}},"required":["law"],"additionalProperties":false}`,
-	"plain.jsonl":   string(job("a", "")) + "\n" + string(job("b", "")) + "\n",
+	"plain.jsonl":   string(fixture.Job("a", "")) + "\n" + string(fixture.Job("b", "")) + "\n",
 	"hostile.json":  `{"$ref":"file:///etc/passwd"}`,
-	"named.jsonl":   strings.Replace(lawJob(jobs.Responses, "a", ""), lawSchema, `{"type":"object"}`, 1) + "\n" + strings.Replace(lawJob(jobs.Responses, "b", ""), lawSchema, `"law"`, 1) + "\n",
-	"wrong.jsonl":   string(job("a", "")) + "\n" + strings.Replace(lawJob(jobs.Responses, "b", ""), lawSchema, `{"$ref":"http://x/y"}`, 1) + "\n",
+	"named.jsonl":   strings.Replace(fixture.LawJob(jobs.Responses, "a", ""), fixture.LawSchema, `{"type":"object"}`, 1) + "\n" + strings.Replace(fixture.LawJob(jobs.Responses, "b", ""), fixture.LawSchema, `"law"`, 1) + "\n",
+	"wrong.jsonl":   string(fixture.Job("a", "")) + "\n" + strings.Replace(fixture.LawJob(jobs.Responses, "b", ""), fixture.LawSchema, `{"$ref":"http://x/y"}`, 1) + "\n",
 	"faults.json":   `[{"kind":"thunder"}]`,
 	"prices.json":   `{"date":"2026-01-02","source":"me","models":{"m":{"flex":{"input":1,"cached":1}}}}`,
 	"greet.md":      "---\nmodel: xai.grok-4.3\ntiers: [flex]\nschema: law.json\nsystem: You are brief.\n---\nGreet {{.name}} of {{col \"Home Town\"}}.\n",
@@ -32,7 +33,7 @@ var cliFiles = map[string]string{
 	"typo.md":       "---\nmodel: xai.grok-4.3\neffrot: low\n---\n{{.name}}\n",
 	"people.csv":    "name,Home Town,age\nAda,London,36\n\"Emmy \"\"the\"\" Noether\",Erlangen,53\nGrace,New York,85\n",
 	"unnamed.csv":   "nom,age\nAda,36\n",
-	"more.jsonl":    string(job("c", "")) + "\n" + string(job("d", `,"max_output_tokens":1`)) + "\n",
+	"more.jsonl":    string(fixture.Job("c", "")) + "\n" + string(fixture.Job("d", `,"max_output_tokens":1`)) + "\n",
 }
 
 // secrets is an environment with one of each.

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
 )
@@ -26,15 +26,15 @@ func TestDeadLetters(t *testing.T) {
 	large := strings.Repeat("secret clause ", 75000) // with what a job says beside, it leaves no room for attributes
 	file := filepath.Join(t.TempDir(), "q3.jsonl")
 	var lines bytes.Buffer
-	for _, id := range ids("fine", 3) {
-		fmt.Fprintf(&lines, "%s\n", job(id, ""))
+	for _, id := range fixture.IDs("fine", 3) {
+		fmt.Fprintf(&lines, "%s\n", fixture.Job(id, ""))
 	}
-	for _, id := range ids("short", 4) {
-		fmt.Fprintf(&lines, "%s\n", job(id, `,"max_output_tokens":1`))
+	for _, id := range fixture.IDs("short", 4) {
+		fmt.Fprintf(&lines, "%s\n", fixture.Job(id, `,"max_output_tokens":1`))
 	}
-	big := string(job("large", `,"max_output_tokens":1,"instructions":"`+large[:sqsqueue.MaxMessage-500]+`"`))
+	big := string(fixture.Job("large", `,"max_output_tokens":1,"instructions":"`+large[:sqsqueue.MaxMessage-500]+`"`))
 	fmt.Fprintf(&lines, "%s\n", big)
-	late := string(job("late", ""))
+	late := string(fixture.Job("late", ""))
 	fmt.Fprintf(&lines, "%s,\"upwell\":{\"deadline\":\"2020-01-01T00:00:00Z\"}}\n", late[:len(late)-1])
 	if err := os.WriteFile(file, lines.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
@@ -133,23 +133,29 @@ func TestDeadLimits(t *testing.T) {
 	}
 }
 
-// TestDeadInterrupted interrupts a list in the middle: the letters are back at once.
+// TestDeadInterrupted interrupts a list in the middle: it reads no further, and the
+// letters are back.
 func TestDeadInterrupted(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, "--sqs-latency", "100ms")
+	s := newStack(t, "--sqs-latency", "20ms")
 	var out []sqsqueue.Outgoing
-	for _, id := range ids("job", 400) {
-		out = append(out, sqsqueue.Outgoing{Body: job(id, "")})
+	for _, id := range fixture.IDs("job", 400) {
+		out = append(out, sqsqueue.Outgoing{Body: fixture.Job(id, "")})
 	}
 	if err := s.dead.Send(t.Context(), out); err != nil {
 		t.Fatal(err)
 	}
+	receives := s.behind(t, "AWS_ENDPOINT_URL_SQS", operation("ReceiveMessage"))
+	receives.shutAfter(6) // it is not done before it is interrupted
 	p := s.launch(t, "dead", "list")
 	eventually(t, "letters to be read", func() bool { return left(t, s.dead).Hidden > 50 })
-	start := time.Now()
 	p.signal(t, syscall.SIGINT)
+	receives.open()
 	p.exits(t, 130)
-	if c := left(t, s.dead); c.Visible != 400 || time.Since(start) > 10*time.Second {
-		t.Errorf("%v after the interrupt: %+v, want 400 visible", time.Since(start), c)
+	if c := left(t, s.dead); c.Visible != 400 {
+		t.Errorf("after the interrupt: %+v, want 400 visible", c)
+	}
+	if _, n := receives.held(); n >= 40 {
+		t.Errorf("%d requests for letters, want fewer than it takes to read all", n)
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/go-cmp/cmp"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/sink"
 	"upwell/sink/s3sink"
@@ -101,7 +101,7 @@ func (r review) lines(size int) map[sink.Kind]jobs.Result {
 type library struct {
 	dir   string // of the bucket
 	env   []string
-	delay atomic.Int64 // of each read of a result
+	reads *sluice // of results
 }
 
 // newLibrary stores n reviews as run nightly, as files, with size bytes of answer each. Their index
@@ -113,12 +113,11 @@ func newLibrary(t *testing.T, n, size int) *library {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &library{dir: filepath.Join(dir, "reviews")}
+	l := &library{dir: filepath.Join(dir, "reviews"), reads: newSluice()}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.Path, "/results/") {
-			time.Sleep(time.Duration(l.delay.Load()))
+		if !strings.Contains(r.URL.Path, "/results/") || l.reads.pass(r.Context()) {
+			sim.ServeHTTP(w, r)
 		}
-		sim.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() { srv.Close(); sim.Close() })
 	l.env = []string{"AWS_ENDPOINT_URL_S3=" + srv.URL, "AWS_REGION=us-west-2", "AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "UPWELL_BUCKET=reviews"}
@@ -417,7 +416,7 @@ func TestExportMisfit(t *testing.T) {
 func TestExportInterrupted(t *testing.T) {
 	t.Parallel()
 	l, dir := newLibrary(t, 300, 10), t.TempDir()
-	l.delay.Store(int64(300 * time.Millisecond))
+	l.reads.shutAfter(20) // it is not done before it is interrupted
 	p := launch(t, l.env, "export", "nightly", "-o", dir, "-f", "parquet")
 	eventually(t, "the export to be under way", func() bool { return slices.Contains(filesIn(t, dir), "_INCOMPLETE") })
 	p.signal(t, os.Interrupt)
@@ -426,7 +425,7 @@ func TestExportInterrupted(t *testing.T) {
 	if diff := cmp.Diff([]string{"_INCOMPLETE"}, filesIn(t, dir)); diff != "" {
 		t.Errorf("after an interrupt the folder has other files (-want +got):\n%s", diff)
 	}
-	l.delay.Store(0)
+	l.reads.open()
 	l.export(t, 0, "nightly", "-o", dir, "-f", "parquet")
 	if diff := cmp.Diff([]string{"_SUCCESS", "part-00000.parquet"}, filesIn(t, dir)); diff != "" {
 		t.Errorf("after another export the folder has other files (-want +got):\n%s", diff)
@@ -437,12 +436,13 @@ func TestExportInterrupted(t *testing.T) {
 func TestExportWhileItChanges(t *testing.T) {
 	t.Parallel()
 	l, dir := newLibrary(t, 300, 10), t.TempDir()
-	l.delay.Store(int64(500 * time.Millisecond))
+	l.reads.shutAfter(20) // it is not done before the result is gone
 	p := launch(t, l.env, "export", "nightly", "-o", dir, "-f", "jsonl")
 	eventually(t, "the export to be under way", func() bool { return slices.Contains(filesIn(t, dir), "_INCOMPLETE") })
 	if err := os.Remove(l.path(sink.Results, jobs.Key{Run: "nightly", CustomID: "msa-000299"})); err != nil {
 		t.Fatal(err)
 	}
+	l.reads.open()
 	p.exits(t, 1)
 	p.says(t, "standard error", p.stderr.String(), []string{`299 rows were read, but the account has 300 jobs`})
 	if diff := cmp.Diff([]string{"_INCOMPLETE"}, filesIn(t, dir)); diff != "" {
@@ -454,7 +454,7 @@ func TestExportWhileItChanges(t *testing.T) {
 func TestExportQueued(t *testing.T) {
 	t.Parallel()
 	s, dir := newStack(t), t.TempDir()
-	s.submit(t, "nightly", ids("job", 5))
+	s.submit(t, "nightly", fixture.IDs("job", 5))
 	p := s.launch(t, "export", "nightly", "-o", filepath.Join(dir, "out.csv"))
 	p.exits(t, 1)
 	p.says(t, "standard error", p.stderr.String(), []string{`still queued +5`, `5 jobs of run nightly are still queued: wait for them`})

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
 	"upwell/sink"
@@ -28,7 +29,7 @@ import (
 const inbox = "inbox"
 
 // documentTemplate makes jobs of documents, with a schema.
-const documentTemplate = "---\nmodel: " + model + "\nschema: review.json\n---\nReview {{.name}}:\n{{.text}}"
+const documentTemplate = "---\nmodel: " + fixture.Model + "\nschema: review.json\n---\nReview {{.name}}:\n{{.text}}"
 
 const documentSchema = `{"type":"object","properties":{"risk":{"type":"string"}},"required":["risk"],"additionalProperties":false}`
 
@@ -58,7 +59,7 @@ func s3Event(etags map[string]string) string {
 	for _, key := range slices.Sorted(maps.Keys(etags)) {
 		records = append(records, fmt.Sprintf(`{"eventVersion":"2.1","eventSource":"aws:s3","awsRegion":%q,"eventName":"ObjectCreated:Put",`+
 			`"s3":{"bucket":{"name":%q,"arn":"arn:aws:s3:::inbox"},"object":{"key":%q,"eTag":%q,"sequencer":"0C0F6F405D6ED209E1"}}}`,
-			region, inbox, strings.NewReplacer(" ", "+", "ü", "%C3%BC").Replace(key), etags[key]))
+			fixture.Region, inbox, strings.NewReplacer(" ", "+", "ü", "%C3%BC").Replace(key), etags[key]))
 	}
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
 }
@@ -98,7 +99,7 @@ func outsiders(t *testing.T, objects *s3.Client, results string) (all []outsider
 		return "s3://" + bucket + "/" + key
 	}
 	pointer := func(class, name string) string {
-		put(inbox, "payloads/"+name, string(job(name, "")))
+		put(inbox, "payloads/"+name, string(fixture.Job(name, "")))
 		object := fmt.Sprintf(`{"s3BucketName":%q,"s3Key":%q}`, inbox, "payloads/"+name)
 		if class == "" {
 			return object
@@ -107,23 +108,23 @@ func outsiders(t *testing.T, objects *s3.Client, results string) (all []outsider
 	}
 	const java, legacy = "software.amazon.payloadoffloading.PayloadS3Pointer", "com.amazon.sqs.javamessaging.MessageS3Pointer"
 	size := map[string]string{"ExtendedPayloadSize": "300000", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-	own := put(results, "runs/dropped/bodies/aa/ref.json", string(job("ref", "")))
-	put(inbox, "secret/x", string(job("secret", "")))
+	own := put(results, "runs/dropped/bodies/aa/ref.json", string(fixture.Job("ref", "")))
+	put(inbox, "secret/x", string(fixture.Job("secret", "")))
 	put(inbox, "payloads/nonsense", "nonsense")
 	eventBridge := func(kind, key string) string {
 		return fmt.Sprintf(`{"version":"0","id":"17793124-05d4-b198-2fde-7ededc63b103","detail-type":%q,"source":"aws.s3","region":%q,"resources":["arn:aws:s3:::inbox"],`+
-			`"detail":{"version":"0","bucket":{"name":%q},"object":{"key":%q,"size":5,"etag":%q},"reason":"PutObject"}}`, kind, region, inbox, key, docs[key])
+			`"detail":{"version":"0","bucket":{"name":%q},"object":{"key":%q,"size":5,"etag":%q},"reason":"PutObject"}}`, kind, fixture.Region, inbox, key, docs[key])
 	}
 	several := s3Event(map[string]string{"docs/c.txt": docs["docs/c.txt"], "docs/d.txt": docs["docs/d.txt"], "docs/e.txt": docs["docs/e.txt"]})
 	return []outsider{
-		{body: string(job("plain", "")), ids: []string{"plain"}},
+		{body: string(fixture.Job("plain", "")), ids: []string{"plain"}},
 		{body: pointer(java, "java"), attrs: size, ids: []string{"java"}},
 		{body: pointer(legacy, "legacy"), attrs: map[string]string{"SQSLargePayloadSize": "300000"}, ids: []string{"legacy"}},
 		{body: pointer("awsv2.repackaged."+java, "shaded"), ids: []string{"shaded"}},
 		{body: pointer("", "object"), ids: []string{"object"}},
 		{body: snsOf(pointer(java, "wrapped")), ids: []string{"wrapped"}},
 		{body: `{"custom_id":"ref","body_ref":"` + own + `","upwell":{"run":"dropped"}}`, ids: []string{"ref"}},
-		{body: snsOf(string(job("published", ""))), ids: []string{"published"}},
+		{body: snsOf(string(fixture.Job("published", ""))), ids: []string{"published"}},
 		{body: s3Event(one(docs, "docs/a.txt")), ids: []string{docID(docs, "docs/a.txt")}},
 		{body: snsOf(s3Event(one(docs, "docs/Müller & b.md"))), ids: []string{docID(docs, "docs/Müller & b.md")}},
 		{body: several, attrs: size, ids: []string{docID(docs, "docs/c.txt"), docID(docs, "docs/d.txt"), docID(docs, "docs/e.txt")}},
@@ -158,7 +159,9 @@ func outsiders(t *testing.T, objects *s3.Client, results string) (all []outsider
 // post queues messages as their senders do.
 func (s *stack) post(t *testing.T, all []outsider) {
 	t.Helper()
-	client := sqsqueue.NewClient(s.aws("AWS_ENDPOINT_URL_SQS"), func(o *sqs.Options) { o.HTTPClient = &http.Client{Transport: plain{http.DefaultTransport}} })
+	client := sqsqueue.NewClient(s.aws("AWS_ENDPOINT_URL_SQS"), func(o *sqs.Options) {
+		o.HTTPClient = &http.Client{Transport: fixture.Plain{RoundTripper: http.DefaultTransport}}
+	})
 	for _, o := range all {
 		in := &sqs.SendMessageInput{QueueUrl: new(s.queue.URL()), MessageBody: &o.body, MessageAttributes: make(map[string]types.MessageAttributeValue)}
 		for name, value := range o.attrs {
@@ -267,7 +270,7 @@ func TestForeignProgram(t *testing.T) {
 	file, objects := documentFiles(t), s.inbox(t)
 	docs := uploads(t, objects, "docs/a.txt", "docs/b.txt")
 	payload := func(name string) string {
-		if _, err := objects.PutObject(t.Context(), &s3.PutObjectInput{Bucket: new(inbox), Key: &name, Body: bytes.NewReader(job(name, ""))}); err != nil {
+		if _, err := objects.PutObject(t.Context(), &s3.PutObjectInput{Bucket: new(inbox), Key: &name, Body: bytes.NewReader(fixture.Job(name, ""))}); err != nil {
 			t.Fatal(err)
 		}
 		return fmt.Sprintf(`["software.amazon.payloadoffloading.PayloadS3Pointer",{"s3BucketName":%q,"s3Key":%q}]`, inbox, name)

@@ -1,13 +1,22 @@
+// Package integration tests upwell as a whole, and only from outside of its packages: it
+// runs the program itself, signals it and kills it. Tests end by balancing the account:
+// every job that was submitted has exactly one end, and was paid for once. Package
+// integration/virtual does the same in virtual time.
 package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +31,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"upwell/integration/fixture"
 	"upwell/jobs/sqsqueue"
 	"upwell/worker/mantle/mantlesim"
 )
@@ -217,7 +227,7 @@ func (s *stack) vars() map[string]string {
 func (s *stack) aws(variable string) aws.Config {
 	vars := s.vars()
 	return aws.Config{
-		Region: vars["AWS_REGION"], BaseEndpoint: new(vars[variable]), HTTPClient: &http.Client{Transport: plain{http.DefaultTransport}},
+		Region: vars["AWS_REGION"], BaseEndpoint: new(vars[variable]), HTTPClient: &http.Client{Transport: fixture.Plain{RoundTripper: http.DefaultTransport}},
 		Credentials: credentials.NewStaticCredentialsProvider(vars["AWS_ACCESS_KEY_ID"], vars["AWS_SECRET_ACCESS_KEY"], ""),
 	}
 }
@@ -242,7 +252,7 @@ func writeJobs(t *testing.T, file string, ids []string) {
 	t.Helper()
 	var lines bytes.Buffer
 	for _, id := range ids {
-		lines.Write(append(job(id, ""), '\n'))
+		lines.Write(append(fixture.Job(id, ""), '\n'))
 	}
 	if err := os.WriteFile(file, lines.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
@@ -256,6 +266,128 @@ func (s *stack) counts(t *testing.T) (c mantlesim.Counts) {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// standstill is a capacity with which calls are in flight until there is another one: as
+// long as a test looks at them.
+const standstill = "conc=0 queue=1000 wait=3600"
+
+// capacity gives the endpoint another one.
+func (s *stack) capacity(t *testing.T, script string) {
+	t.Helper()
+	s.control(t, http.MethodPost, "capacity", strings.NewReader(script))
+}
+
+// slow has calls from that number on, counted from now, take so many times as long: work
+// is not done before a kill, however late that comes.
+func (s *stack) slow(t *testing.T, from, factor int) {
+	t.Helper()
+	s.control(t, http.MethodPost, "faults", strings.NewReader(fmt.Sprintf(`[{"kind": "slow", "first": %d, "factor": %d}]`, from, factor)))
+}
+
+// quick takes that back. Calls that are slow already stay so.
+func (s *stack) quick(t *testing.T) {
+	t.Helper()
+	s.control(t, http.MethodPost, "faults", strings.NewReader("[]"))
+}
+
+// A sluice lets so many requests pass, and holds the others until it is opened: what is
+// under way is not done before a test has seen it, however slow the machine is.
+type sluice struct {
+	mu      sync.Mutex
+	left    int           // that may pass
+	shut    chan struct{} // closed when it is opened; nil before it is shut
+	waiting int           // requests that are held
+	seen    int           // requests, since the beginning
+}
+
+func newSluice() *sluice { return &sluice{left: math.MaxInt} }
+
+// shutAfter has so many more requests pass, and no others.
+func (g *sluice) shutAfter(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left, g.shut = n, make(chan struct{})
+}
+
+// open lets all pass.
+func (g *sluice) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = math.MaxInt
+	close(g.shut)
+}
+
+// pass waits until a request may pass, and reports false if its client is gone first.
+func (g *sluice) pass(ctx context.Context) bool {
+	g.mu.Lock()
+	g.seen++
+	if g.left > 0 {
+		g.left--
+		g.mu.Unlock()
+		return true
+	}
+	shut := g.shut
+	g.waiting++
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.waiting--
+	}()
+	select {
+	case <-shut:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// held returns how many requests wait, and of how many there have been.
+func (g *sluice) held() (waiting, seen int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting, g.seen
+}
+
+// behind puts a sluice before a service, for what is launched from now on. It holds the
+// answers to the requests that concern it, but for those that say no: what is asked for
+// has been done by then.
+func (s *stack) behind(t *testing.T, variable string, concerns func(*http.Request) bool) *sluice {
+	t.Helper()
+	g := newSluice()
+	to, err := url.Parse(s.vars()[variable])
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := to.Path
+	to.Path = ""
+	at := front(t, to.String(), func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !concerns(r) {
+				h.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(answer, r.WithContext(context.WithoutCancel(r.Context())))
+			if answer.Code < 300 && !g.pass(r.Context()) {
+				return
+			}
+			maps.Copy(w.Header(), answer.Header())
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(answer.Body.Bytes()) // a client that has gone misses nothing
+		})
+	})
+	s.env = append(slices.Clip(s.env), variable+"="+at+path)
+	return g
+}
+
+// calls are the requests to the endpoint, all of them.
+func calls(*http.Request) bool { return true }
+
+// operation returns a function that knows the requests of an operation of SQS's.
+func operation(name string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return r.Header.Get("X-Amz-Target") == "AmazonSQS."+name }
 }
 
 // ledger returns the endpoint's calls.

@@ -26,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
 	"upwell/sink/s3sink"
@@ -152,10 +153,13 @@ func (c corpus) folder(t *testing.T, dir string) {
 // page adds what is served at that URL, with its headers.
 func (c corpus) page(t *testing.T, url string) {
 	t.Helper()
-	status, header, text := ask(t, http.MethodGet, url, "", nil)
-	if status != http.StatusOK {
-		t.Errorf("%s = %d, want what a person would see", url, status)
-	}
+	var header http.Header
+	var text []byte
+	eventually(t, url+" to be what a person would see", func() (ok bool) { // it may be kept waiting by what it asks
+		var status int
+		status, header, text = ask(t, http.MethodGet, url, "", nil)
+		return status == http.StatusOK
+	})
 	c[url] = fmt.Sprintf("%s\n%v\n%s", url, header, text)
 }
 
@@ -270,7 +274,7 @@ func TestSecretsStayWhereTheyAre(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "canary.jsonl")
 			var lines bytes.Buffer
 			for id := range modes {
-				lines.Write(append(job(id, ""), '\n'))
+				lines.Write(append(fixture.Job(id, ""), '\n'))
 			}
 			if err := os.WriteFile(file, lines.Bytes(), 0o644); err != nil {
 				t.Fatal(err)
@@ -508,7 +512,7 @@ func TestForgedMessages(t *testing.T) {
 	}
 	for _, id := range odd {
 		quoted, _ := json.Marshal(id)
-		out = append(out, sqsqueue.Outgoing{Body: fmt.Appendf(nil, `{"custom_id":%s,"url":"/v1/responses","body":{"model":%q,"input":"x","metadata":{"custom_id":%s}}}`, quoted, model, quoted)})
+		out = append(out, sqsqueue.Outgoing{Body: fmt.Appendf(nil, `{"custom_id":%s,"url":"/v1/responses","body":{"model":%q,"input":"x","metadata":{"custom_id":%s}}}`, quoted, fixture.Model, quoted)})
 	}
 	for _, m := range out {
 		if err := s.queue.Send(t.Context(), []sqsqueue.Outgoing{m}); err != nil {
@@ -617,7 +621,7 @@ func TestTerminalIsNotObeyed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "evil.jsonl")
 	var lines bytes.Buffer
 	for _, more := range []string{"", `,"max_output_tokens":1`} {
-		fmt.Fprintf(&lines, `{"custom_id":%s,"url":"/v1/responses","body":{"model":%q,"input":%s,"metadata":{"custom_id":%s}%s}}`+"\n", strings.Replace(string(quoted), "id-", "id-"+strconv.Itoa(len(more)), 1), model, quoted, quoted, more)
+		fmt.Fprintf(&lines, `{"custom_id":%s,"url":"/v1/responses","body":{"model":%q,"input":%s,"metadata":{"custom_id":%s}%s}}`+"\n", strings.Replace(string(quoted), "id-", "id-"+strconv.Itoa(len(more)), 1), fixture.Model, quoted, quoted, more)
 	}
 	if err := os.WriteFile(file, lines.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
@@ -625,7 +629,7 @@ func TestTerminalIsNotObeyed(t *testing.T) {
 	s.launch(t, "submit", file).exits(t, 0)
 	// Documents that nobody can read, whose names are in what is said of them.
 	folder, template := t.TempDir(), filepath.Join(t.TempDir(), "t.md")
-	if err := os.WriteFile(template, fmt.Appendf(nil, "---\nmodel: %s\n---\n{{.text}}", model), 0o644); err != nil {
+	if err := os.WriteFile(template, fmt.Appendf(nil, "---\nmodel: %s\n---\n{{.text}}", fixture.Model), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"\x1b[2J.pdf", "\u009b31m\u202e.docx", "\r\nforged.png"} {
@@ -676,7 +680,7 @@ func TestOutputsStayInTheirFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "linked.jsonl")
-	writeJobs(t, file, ids("job", 3))
+	writeJobs(t, file, fixture.IDs("job", 3))
 	out := t.TempDir()
 	for _, name := range []string{"s3/upwell/runs/linked/results", "linked.output.jsonl"} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(out, name)), 0o755); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/sink"
 )
@@ -31,6 +32,9 @@ var submitRows = flag.Int("submit.rows", 3000, "how many jobs TestSubmitLarge su
 
 // maxDoubt is the most jobs that a kill may leave in doubt.
 const maxDoubt = 4096
+
+// handed is how many jobs a submit sends at a time.
+const handed = 10
 
 // checkpoint returns how far the submitting of a run is, as it lies in the bucket.
 func (s *stack) checkpoint(t *testing.T, run string) sink.Checkpoint {
@@ -82,6 +86,8 @@ func TestSubmitKilledAtRandom(t *testing.T) {
 	s := newStack(t, "--latency", "1ms", "--sqs-latency", "5ms")
 	file := filepath.Join(t.TempDir(), "killed.jsonl")
 	names := manyJobs(t, file, total)
+	direct := s.env
+	sends := s.behind(t, "AWS_ENDPOINT_URL_SQS", operation("SendMessageBatch"))
 	doubts, excess, sent := 0, 0, 0
 	for n := range kills + 2 {
 		before := s.checkpoint(t, "killed").Resumed()
@@ -90,6 +96,8 @@ func TestSubmitKilledAtRandom(t *testing.T) {
 			more += before.Doubtful() / 4
 		}
 		target := sent + rand.IntN(more)
+		batches := (total - before.Begun + before.Doubtful()) / handed
+		sends.shutAfter(max(0, min((target-sent)/handed+64, batches-1))) // it is not done before it is killed
 		p := s.launch(t, "submit", file, heldBack)
 		eventually(t, "it to have sent more", func() bool { return s.total(t) > target || hasEnded(p) })
 		p.signal(t, syscall.SIGKILL)
@@ -108,6 +116,8 @@ func TestSubmitKilledAtRandom(t *testing.T) {
 			t.Errorf("kill %d: %d messages, and the checkpoint says that %d are queued", n, sent, at.Queued)
 		}
 	}
+	sends.open()
+	s.env = direct
 	excess += doubts
 	p := s.launch(t, "submit", file, heldBack)
 	p.exits(t, 0)
@@ -119,7 +129,11 @@ func TestSubmitKilledAtRandom(t *testing.T) {
 		t.Errorf("%d messages for %d jobs, want at most %d in excess: what was in doubt", sent, total, excess)
 	}
 	s.submitsNothing(t, file, "killed", total)
-	s.launch(t, "worker", "--exit-when-empty=2s", "--slots", "64", "--start-rate", "2000").exits(t, 0)
+	w := s.launch(t, "worker", "--exit-when-empty=2s", "--slots", "64", "--start-rate", "2000")
+	for n := int64(1000); n <= total; n += 1000 { // all of them may take longer than a test waits for anything
+		eventually(t, "a thousand more to be answered", func() bool { return s.counts(t).Billed >= n })
+	}
+	w.exits(t, 0)
 	s.balance(t, "killed", names, 0)
 	s.launch(t, "verify", "killed").exits(t, 0)
 }
@@ -136,19 +150,27 @@ func TestSubmitKilledUnderWay(t *testing.T) {
 	s := newStack(t, "--latency", "300ms", "--sqs-latency", "60ms")
 	file := filepath.Join(t.TempDir(), "nightly.jsonl")
 	names := manyJobs(t, file, total)
-	worker := []string{"worker", "--exit-when-empty=15s", "--slots", "400", "--start-rate", "1000"}
-	first, second := s.launch(t, worker...), s.launch(t, worker...)
-	for _, until := range []int{1, 1200, 2400} {
-		p := s.launch(t, "submit", file, "--hold-back", "10s")
-		eventually(t, "it to be under way", func() bool { return s.checkpoint(t, "nightly").Queued >= until || hasEnded(p) })
+	worker := []string{"worker", "--slots", "400", "--start-rate", "1000"}
+	workers := []*process{s.launch(t, worker...), s.launch(t, worker...)}
+	sends := s.behind(t, "AWS_ENDPOINT_URL_SQS", operation("SendMessageBatch"))
+	const hold = "--hold-back=30s" // longer than a machine stops for
+	for _, batches := range []int{1, 120, 120} {
+		_, before := sends.held()
+		sends.shutAfter(batches + 20) // it is not done before it is killed
+		p := s.launch(t, "submit", file, hold)
+		eventually(t, "it to be under way", func() bool { _, n := sends.held(); return n >= before+batches })
 		p.signal(t, syscall.SIGKILL)
 		p.exits(t, -1)
 	}
-	p := s.launch(t, "submit", file, "--hold-back", "10s")
+	sends.open()
+	p := s.launch(t, "submit", file, hold)
 	p.exits(t, 0)
 	p.says(t, "standard output", p.stdout.String(), []string{`^run nightly: all 4000 jobs are queued or settled, \d+ of them were queued now`})
-	first.exits(t, 0)
-	second.exits(t, 0)
+	eventually(t, "nothing to be left", func() bool { return s.total(t) == 0 })
+	for _, w := range workers {
+		w.signal(t, syscall.SIGTERM)
+		w.exits(t, 0)
+	}
 	s.balance(t, "nightly", names, 0)
 	s.launch(t, "verify", "nightly").exits(t, 0)
 }
@@ -184,11 +206,14 @@ func TestSubmitInterrupted(t *testing.T) {
 	s := newStack(t, "--sqs-latency", "150ms")
 	file := filepath.Join(t.TempDir(), "nightly.jsonl")
 	manyJobs(t, file, total)
+	sends := s.behind(t, "AWS_ENDPOINT_URL_SQS", operation("SendMessageBatch"))
 	for range 4 {
 		before := s.total(t)
+		sends.shutAfter(40) // it is not done before it is interrupted
 		p := s.launch(t, "submit", file)
-		eventually(t, "it to have sent some", func() bool { return s.total(t) > before || hasEnded(p) })
+		eventually(t, "it to have sent some", func() bool { return s.total(t) > before })
 		p.signal(t, syscall.SIGTERM)
+		sends.open()
 		p.exits(t, 130)
 		at, sent := s.checkpoint(t, "nightly"), s.total(t)
 		if at.Queued != sent || at.Begun != sent || len(at.Doubts) > 0 || sent <= before || sent == total {
@@ -212,9 +237,16 @@ func TestSubmitTwiceAtOnce(t *testing.T) {
 	s := newStack(t, "--sqs-latency", "50ms")
 	file := filepath.Join(t.TempDir(), "nightly.jsonl")
 	manyJobs(t, file, total)
+	direct := s.env
+	sends := s.behind(t, "AWS_ENDPOINT_URL_SQS", operation("SendMessageBatch"))
+	sends.shutAfter(40) // it is not done before the second begins
 	first := s.launch(t, "submit", file, heldBack)
 	eventually(t, "the first to be under way", func() bool { return s.total(t) > 0 })
+	s.env = direct
+	alone := s.checkpoint(t, "nightly").By
 	second := s.launch(t, "submit", file, heldBack)
+	eventually(t, "the second to be under way, or to have given way", func() bool { return s.checkpoint(t, "nightly").By != alone || hasEnded(second) })
+	sends.open()
 	winner, loser := first, second
 	if first.wait(t) == 2 { // its checkpoint was overwritten before it wrote the next
 		winner, loser = second, first
@@ -391,7 +423,7 @@ func TestSubmitOverTheLimit(t *testing.T) {
 		if i%2 == 1 {
 			size = 100
 		}
-		lines.Write(append(job(id, `,"instructions":"`+strings.Repeat("x", size)+`"`), '\n'))
+		lines.Write(append(fixture.Job(id, `,"instructions":"`+strings.Repeat("x", size)+`"`), '\n'))
 	}
 	if err := os.WriteFile(file, lines.Bytes(), 0o644); err != nil {
 		t.Fatal(err)

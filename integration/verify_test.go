@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
 	"upwell/jobs/sqsqueue/sqssim"
@@ -118,7 +119,7 @@ func TestVerifyFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "nightly.jsonl")
-	names := ids("job", 40)
+	names := fixture.IDs("job", 40)
 	writeJobs(t, file, names)
 	failing(t, file)
 	first := filepath.Join(dir, "first")
@@ -167,8 +168,8 @@ func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file, other, out := filepath.Join(dir, "nightly.jsonl"), filepath.Join(dir, "other.jsonl"), filepath.Join(dir, "out")
-	writeJobs(t, file, ids("job", 3))
-	writeJobs(t, other, ids("job", 4))
+	writeJobs(t, file, fixture.IDs("job", 3))
+	writeJobs(t, other, fixture.IDs("job", 4))
 	launch(t, nil, "run", file, "-o", out, "--simulate", "-q").exits(t, 0)
 	for _, tt := range []struct {
 		args string
@@ -204,7 +205,7 @@ func TestVerifyRefuses(t *testing.T) {
 func TestVerifyQueue(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "--latency", "1ms")
-	names := ids("job", 25)
+	names := fixture.IDs("job", 25)
 	s.submit(t, "nightly", names)
 	type account struct {
 		Submitted, Answered int
@@ -260,7 +261,7 @@ type trap struct {
 	after bool
 
 	writes  atomic.Int64
-	victim  atomic.Pointer[os.Process]
+	victim  chan *os.Process // once it is launched
 	once    sync.Once
 	handled chan struct{}
 }
@@ -271,7 +272,7 @@ func (tr *trap) here() bool {
 	if tr.writes.Add(1) != tr.at {
 		return false
 	}
-	_ = tr.victim.Load().Signal(syscall.SIGSTOP)
+	_ = (<-tr.victim).Signal(syscall.SIGSTOP)
 	return true
 }
 
@@ -301,12 +302,12 @@ func TestSubmitKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "nightly.jsonl")
-	writeJobs(t, file, ids("job", 25))
+	writeJobs(t, file, fixture.IDs("job", 25))
 	for at := int64(1); at <= 7; at++ {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("write %d, after %v", at, after), func(t *testing.T) {
 				t.Parallel()
-				submitKilled(t, file, &trap{at: at, after: after, handled: make(chan struct{})})
+				submitKilled(t, file, &trap{at: at, after: after, victim: make(chan *os.Process, 1), handled: make(chan struct{})})
 			})
 		}
 	}
@@ -322,7 +323,7 @@ func submitKilled(t *testing.T, file string, tr *trap) { //nolint:thelper // a t
 	if err != nil {
 		t.Fatal(err)
 	}
-	queues := sqssim.New(sqssim.Config{Region: region, Fault: func(op string, _ sqssim.Call) sqssim.Fault {
+	queues := sqssim.New(sqssim.Config{Region: fixture.Region, Fault: func(op string, _ sqssim.Call) sqssim.Fault {
 		if op == "SendMessageBatch" && tr.here() {
 			return sqssim.Fault{Apply: tr.after, Drop: true}
 		}
@@ -332,11 +333,11 @@ func submitKilled(t *testing.T, file string, tr *trap) { //nolint:thelper // a t
 	t.Cleanup(func() { s3URL.Close(); sqsURL.Close() })
 	supply(t, s3URL.URL, sqsURL.URL)
 	env := []string{
-		"AWS_ENDPOINT_URL_S3=" + s3URL.URL, "AWS_ENDPOINT_URL_SQS=" + sqsURL.URL, "AWS_REGION=" + region,
-		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "UPWELL_QUEUE=" + queueName, "UPWELL_DEAD_QUEUE=" + deadName, "UPWELL_BUCKET=" + bucketName,
+		"AWS_ENDPOINT_URL_S3=" + s3URL.URL, "AWS_ENDPOINT_URL_SQS=" + sqsURL.URL, "AWS_REGION=" + fixture.Region,
+		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "UPWELL_QUEUE=" + fixture.Queue, "UPWELL_DEAD_QUEUE=" + fixture.Dead, "UPWELL_BUCKET=" + fixture.Bucket,
 	}
 	p := launch(t, env, "submit", file)
-	tr.victim.Store(p.cmd.Process)
+	tr.victim <- p.cmd.Process
 	select {
 	case <-tr.handled:
 	case <-p.ended:
@@ -356,7 +357,7 @@ func submitKilled(t *testing.T, file string, tr *trap) { //nolint:thelper // a t
 	v.says(t, "standard output", v.stdout.String(), []string{`still queued +25$`})
 
 	jobs, marked := make(map[string]int), 0
-	for _, m := range queues.Messages(queueName) {
+	for _, m := range queues.Messages(fixture.Queue) {
 		jobs[m.Body]++
 		if _, again := m.Attributes["upwell.again"]; again {
 			marked++
@@ -367,7 +368,7 @@ func submitKilled(t *testing.T, file string, tr *trap) { //nolint:thelper // a t
 			t.Errorf("%d messages of a job, want at most two: %s", n, body)
 		}
 	}
-	if n := len(queues.Messages(queueName)); len(jobs) != 25 || n > 25+marked || tr.at <= 3 && !tr.after && marked > 0 || tr.at == 7 && tr.after && n > 25 {
+	if n := len(queues.Messages(fixture.Queue)); len(jobs) != 25 || n > 25+marked || tr.at <= 3 && !tr.after && marked > 0 || tr.at == 7 && tr.after && n > 25 {
 		t.Errorf("%d messages for %d jobs, %d of them marked, want 25 jobs and none twice that was not in doubt", n, len(jobs), marked)
 	}
 }
@@ -375,13 +376,13 @@ func submitKilled(t *testing.T, file string, tr *trap) { //nolint:thelper // a t
 // supply makes a queue and a bucket.
 func supply(t *testing.T, s3URL, sqsURL string) {
 	t.Helper()
-	conf := aws.Config{Region: region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")}
+	conf := aws.Config{Region: fixture.Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")}
 	objects := s3sink.NewClient(conf, func(o *s3.Options) { o.BaseEndpoint = &s3URL })
-	if _, err := objects.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: new(bucketName)}); err != nil {
+	if _, err := objects.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: new(fixture.Bucket)}); err != nil {
 		t.Fatal(err)
 	}
 	queues := sqsqueue.NewClient(conf, func(o *sqs.Options) { o.BaseEndpoint = &sqsURL })
-	for _, name := range []string{queueName, deadName} {
+	for _, name := range []string{fixture.Queue, fixture.Dead} {
 		if _, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name}); err != nil {
 			t.Fatal(err)
 		}

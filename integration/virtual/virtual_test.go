@@ -1,4 +1,4 @@
-package integration
+package virtual
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/sink"
@@ -32,7 +33,7 @@ func TestHiddenRate(t *testing.T) {
 			Capacity: capacity.MustScript("calls=2 burst=1"),
 			Latency:  mantlesim.Latency{Median: 20 * time.Second},
 		}})
-		names := ids("job", 1000)
+		names := fixture.IDs("job", 1000)
 		s.submit(names)
 		start := time.Now()
 		s.hire(untilEmpty).run(t.Context())
@@ -54,7 +55,7 @@ func TestLongCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 5 * time.Minute}}}) // twice that on flex
-		names := ids("job", 100)
+		names := fixture.IDs("job", 100)
 		s.submit(names)
 		cfg := untilEmpty
 		cfg.Tiers, cfg.Slots = []string{"flex"}, 40
@@ -65,7 +66,7 @@ func TestLongCalls(t *testing.T) {
 		if took := time.Since(start); took < 30*time.Minute || took > 32*time.Minute {
 			t.Errorf("100 calls of 10m in 40 slots took %v, want 30m and little more", took)
 		}
-		if got := s.sqs.Stats().Queues[queueName].Received; got != 100 {
+		if got := s.sqs.Stats().Queues[fixture.Queue].Received; got != 100 {
 			t.Errorf("%d deliveries, want one for each of 100 jobs", got)
 		}
 		var cost float64
@@ -92,7 +93,7 @@ func TestCeiling(t *testing.T) {
 			Capacity: capacity.MustScript("0s calls=0; 13h calls=20"),
 			Latency:  mantlesim.Latency{Median: 5 * time.Second},
 		}})
-		names := ids("job", 30)
+		names := fixture.IDs("job", 30)
 		s.submit(names)
 		sh := s.hire(untilEmpty)
 		start := time.Now()
@@ -107,7 +108,7 @@ func TestCeiling(t *testing.T) {
 		if got := sh.count(worker.Released); got != 30 {
 			t.Errorf("%d messages were given back, want each of 30 once", got)
 		}
-		if got := s.sqs.Stats().Queues[queueName].Received; got != 60 {
+		if got := s.sqs.Stats().Queues[fixture.Queue].Received; got != 60 {
 			t.Errorf("%d deliveries, want 60: each message twice", got)
 		}
 	})
@@ -122,7 +123,7 @@ func TestTrickle(t *testing.T) {
 			Capacity: capacity.MustScript("calls=0.0006"),
 			Latency:  mantlesim.Latency{Median: 10 * time.Minute},
 		}})
-		names := ids("job", 40)
+		names := fixture.IDs("job", 40)
 		s.submit(names)
 		sh := s.hire(untilEmpty)
 		start := time.Now()
@@ -167,7 +168,7 @@ func TestBadWeather(t *testing.T) {
 					Latency:  mantlesim.Latency{Median: 6 * time.Second, Sigma: 0.5},
 					Refusal:  tt.refusal, Faults: tt.faults,
 				}})
-				names := ids("job", 400)
+				names := fixture.IDs("job", 400)
 				s.submit(names)
 				start := time.Now()
 				s.hire(untilEmpty).run(t.Context())
@@ -193,7 +194,7 @@ func TestRetryAfter(t *testing.T) {
 			Latency: mantlesim.Latency{Median: 5 * time.Second},
 			Faults:  []mantlesim.Fault{{Kind: mantlesim.Unavailable, After: 10 * time.Second, Until: 6 * time.Minute, RetryAfter: rest}},
 		}})
-		names := ids("job", 300)
+		names := fixture.IDs("job", 300)
 		s.submit(names)
 		s.hire(untilEmpty).run(t.Context())
 		s.check(account{IDs: names})
@@ -247,11 +248,11 @@ func TestBadAnswers(t *testing.T) {
 				want := make(map[string]jobs.Class)
 				for _, bad := range badAnswers {
 					want[bad.kind] = bad.class
-					s.send(fmt.Sprintf(`{"custom_id":%q,"url":%q,"body":{"model":%q,"metadata":{"custom_id":%[1]q},%[4]s,%[5]s}}`, bad.kind, tt.url, model, tt.input, tt.format))
+					s.send(fmt.Sprintf(`{"custom_id":%q,"url":%q,"body":{"model":%q,"metadata":{"custom_id":%[1]q},%[4]s,%[5]s}}`, bad.kind, tt.url, fixture.Model, tt.input, tt.format))
 				}
 				// The job's own schema, which the request does not carry.
 				want["violate.own"] = jobs.SchemaFailed
-				s.send(fmt.Sprintf(`{"custom_id":"violate.own","url":%q,"body":{"model":%q,%s},"upwell":{"schema":{"type":"array"}}}`, tt.url, model, tt.input+`,"text":{"format":{"type":"text"}},"response_format":{"type":"text"}`))
+				s.send(fmt.Sprintf(`{"custom_id":"violate.own","url":%q,"body":{"model":%q,%s},"upwell":{"schema":{"type":"array"}}}`, tt.url, fixture.Model, tt.input+`,"text":{"format":{"type":"text"}},"response_format":{"type":"text"}`))
 				s.hire(worker.Config{ExitWhenEmpty: true, MaxAttempts: 3}).run(t.Context())
 				if got := s.letters(); len(got) != len(want) {
 					t.Errorf("letters %v, want %v", got, want)
@@ -269,7 +270,7 @@ func TestBadAnswers(t *testing.T) {
 				if got := s.lines(sink.Results); len(got) != 0 {
 					t.Errorf("%d bad answers are stored as results, want none", len(got))
 				}
-				if n := len(s.sqs.Messages(queueName)); n != 0 {
+				if n := len(s.sqs.Messages(fixture.Queue)); n != 0 {
 					t.Errorf("%d messages are left, want none", n)
 				}
 			})
@@ -292,7 +293,7 @@ func TestBadMessages(t *testing.T) {
 		}
 		s.hire(untilEmpty).run(t.Context())
 		var got []string
-		for _, m := range s.sqs.Messages(deadName) {
+		for _, m := range s.sqs.Messages(fixture.Dead) {
 			got = append(got, m.Body)
 			if class := m.Attributes["upwell.class"].StringValue; class != string(jobs.BadJob) {
 				t.Errorf("letter of %s is %q, want %q", m.Body, class, jobs.BadJob)
@@ -318,7 +319,7 @@ func TestTwoWorkers(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{
 			Capacity: capacity.MustScript("calls=8"), Latency: mantlesim.Latency{Median: 10 * time.Second, Sigma: 0.5},
 		}})
-		names := ids("job", 1200)
+		names := fixture.IDs("job", 1200)
 		s.submit(names)
 		shifts := []*shift{s.hire(untilEmpty), s.hire(untilEmpty)}
 		var working sync.WaitGroup
@@ -350,7 +351,7 @@ func TestDeploys(t *testing.T) {
 				return sqssim.Fault{}
 			},
 		})
-		names := ids("job", 600)
+		names := fixture.IDs("job", 600)
 		s.submit(names)
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
@@ -368,7 +369,7 @@ func TestDeploys(t *testing.T) {
 				t.Errorf("a drain took %v, want no longer than the calls in flight", d)
 			}
 			// Whatever it had and did not send is back, at once and not hidden.
-			if n := s.sqs.Stats().Queues[queueName].InFlight; n != 0 {
+			if n := s.sqs.Stats().Queues[fixture.Queue].InFlight; n != 0 {
 				t.Errorf("%d messages are hidden after a drain, want none", n)
 			}
 		}
@@ -383,7 +384,7 @@ func TestAttemptsTravel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Faults: []mantlesim.Fault{{Kind: mantlesim.Internal}}}})
-		names := ids("job", 30)
+		names := fixture.IDs("job", 30)
 		s.submit(names)
 		want := account{IDs: names, Dead: make(map[string]jobs.Class)}
 		cfg := worker.Config{ExitWhenEmpty: true, MaxAttempts: 7}
@@ -411,7 +412,7 @@ func TestShortDrain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 30 * time.Second}}})
-		names := ids("job", 200)
+		names := fixture.IDs("job", 200)
 		s.submit(names)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -452,7 +453,7 @@ func TestStoringOutlastsTheDrain(t *testing.T) {
 				return s3sim.Fault{}
 			},
 		})
-		names := ids("job", 100)
+		names := fixture.IDs("job", 100)
 		s.submit(names)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -473,7 +474,7 @@ func TestKilledWorker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 7 * time.Second, Sigma: 0.5}}})
-		names := ids("job", 1000)
+		names := fixture.IDs("job", 1000)
 		s.submit(names)
 		cfg := worker.Config{ExitWhenEmpty: true, Slots: 64}
 		victim, survivor := s.hire(cfg), s.hire(cfg)
@@ -505,11 +506,11 @@ func TestRevokedKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 5 * time.Second}}})
-		names := ids("job", 500)
+		names := fixture.IDs("job", 500)
 		s.submit(names)
 		time.AfterFunc(10*time.Second, func() { s.mantle.SetKeys([]string{}) })
 		time.AfterFunc(5*time.Minute, func() {
-			if n := s.sqs.Stats().Queues[queueName]; n.InFlight > 10 {
+			if n := s.sqs.Stats().Queues[fixture.Queue]; n.InFlight > 10 {
 				t.Errorf("%d messages are hidden while no call can succeed, want a few to try with", n.InFlight)
 			}
 		})
@@ -537,12 +538,12 @@ func TestLimiterBalances(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, plan{Mantle: mantlesim.Config{Capacity: capacity.MustScript("calls=5"), Latency: mantlesim.Latency{Median: time.Second}}})
-		names := ids("job", 600)
+		names := fixture.IDs("job", 600)
 		s.submit(names)
 		sh := s.hire(untilEmpty)
 		sh.run(t.Context())
 		s.check(account{IDs: names})
-		st := sh.limits.States()[throttle.Lane{Region: region, Model: model, Tier: "default"}]
+		st := sh.limits.States()[throttle.Lane{Region: fixture.Region, Model: fixture.Model, Tier: "default"}]
 		if st.Accepted != 600 || st.InFlight != 0 || st.Waiting != 0 || st.Rate > 10 {
 			t.Errorf("limiter: %+v, want 600 accepted, nobody in line and a rate near 5", st)
 		}

@@ -1,4 +1,4 @@
-package integration
+package virtual
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/sink/s3sink/s3sim"
@@ -194,8 +195,8 @@ func (in *injector) run(t *testing.T, want account, extra func(lost int) int) {
 		Faults:   in.endpoint(),
 	}})
 	in.from = time.Now()
-	dead := ids("doomed", doomed)
-	names := slices.Concat(ids("sound", sound), dead, ids("shaky", shaky))
+	dead := fixture.IDs("doomed", doomed)
+	names := slices.Concat(fixture.IDs("sound", sound), dead, fixture.IDs("shaky", shaky))
 	want.IDs, want.Dead = names, make(map[string]jobs.Class)
 	for _, id := range dead {
 		want.Dead[id] = jobs.Refused
@@ -237,8 +238,8 @@ func TestUnacknowledged(t *testing.T) {
 		in := &injector{op: "DeleteMessageBatch", schedule: schedule{hits: func(_ int64, since time.Duration) bool { return since < 10*time.Minute }}}
 		s := newSystem(t, plan{SQS: in.sqs, Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 5 * time.Second}, Faults: in.endpoint()}})
 		in.from = time.Now()
-		dead := ids("doomed", doomed)
-		want := account{IDs: slices.Concat(ids("sound", sound), dead), Dead: make(map[string]jobs.Class)}
+		dead := fixture.IDs("doomed", doomed)
+		want := account{IDs: slices.Concat(fixture.IDs("sound", sound), dead), Dead: make(map[string]jobs.Class)}
 		for _, id := range dead {
 			want.Dead[id] = jobs.Refused
 		}
@@ -260,9 +261,9 @@ func TestSentTwice(t *testing.T) {
 		}
 		s := newSystem(t, plan{SQS: in.sqs, Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: time.Second}}})
 		in.from = time.Now()
-		names := ids("job", 10)
+		names := fixture.IDs("job", 10)
 		s.submit(names)
-		if n := len(s.sqs.Messages(queueName)); n != 20 {
+		if n := len(s.sqs.Messages(fixture.Queue)); n != 20 {
 			t.Fatalf("%d messages, want each of 10 jobs twice", n)
 		}
 		// One after the other, so that the first worker meets no copy.
@@ -305,7 +306,7 @@ func TestLateAnswers(t *testing.T) {
 			Mantle: mantlesim.Config{Latency: mantlesim.Latency{Median: 6 * time.Minute}},
 		})
 		in.from = time.Now()
-		names := ids("job", 60)
+		names := fixture.IDs("job", 60)
 		s.submit(names)
 		first, second := s.hire(untilEmpty), s.hire(untilEmpty)
 		var working sync.WaitGroup

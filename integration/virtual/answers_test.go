@@ -1,4 +1,4 @@
-package integration
+package virtual
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/sink"
@@ -18,20 +19,6 @@ import (
 	"upwell/worker/mantle/mantlesim"
 	"upwell/worker/mantle/mantlesim/capacity"
 )
-
-// lawSchema has what the model's API takes, and what it does not: minLength is
-// held to all the same.
-const lawSchema = `{"type":"object","properties":{"law":{"type":"string","minLength":1},"years":{"type":"integer"}},"required":["law","years"],"additionalProperties":false}`
-
-// lawJob is a job over one of the APIs, whose answer has to satisfy lawSchema.
-func lawJob(url, id, more string) string {
-	input := `"input":"Which law governs ` + id + `?"`
-	if url == jobs.ChatCompletions {
-		input = `"messages":[{"role":"user","content":"Which law governs ` + id + `?"}]`
-	}
-	return fmt.Sprintf(`{"custom_id":%q,"url":%q,"body":{"model":%q,"metadata":{"custom_id":%q},%s%s},"upwell":{"schema":%s}}`,
-		id, url, model, id, input, more, lawSchema)
-}
 
 // TestLedger has answers of every bad kind at once, with refusals and deploys on top.
 // What the records say was billed is what the endpoint billed, call by call and cent
@@ -55,7 +42,7 @@ func TestLedger(t *testing.T) {
 						{Kind: mantlesim.Internal, P: 0.02},
 					},
 				}})
-				names := ids("law", 600)
+				names := fixture.IDs("law", 600)
 				for i, id := range names {
 					more := `,"max_output_tokens":2000`
 					if url == jobs.ChatCompletions {
@@ -64,7 +51,7 @@ func TestLedger(t *testing.T) {
 					if i%10 == 0 { // too little for most answers, and the retry has four times as much
 						more = strings.Replace(more, "2000", "20", 1)
 					}
-					s.send(lawJob(url, id, more))
+					s.send(fixture.LawJob(url, id, more))
 				}
 				cfg := worker.Config{ExitWhenEmpty: true, MaxAttempts: 20, Repairs: 2, Drain: 10 * time.Minute}
 				for range 3 {
@@ -186,9 +173,9 @@ func TestDeathBetweenWrites(t *testing.T) {
 								return s3sim.Fault{Drop: fatal(op, key), Apply: applied}
 							},
 						})
-						text := string(job("doomed", ""))
+						text := string(fixture.Job("doomed", ""))
 						if large { // the letter's attributes will not fit
-							text = string(job("doomed", `,"note":"`+strings.Repeat("x", 1<<20-len(text)-200)+`"`))
+							text = string(fixture.Job("doomed", `,"note":"`+strings.Repeat("x", 1<<20-len(text)-200)+`"`))
 						}
 						s.send(text)
 						victim := s.hire(worker.Config{Drain: time.Second})
@@ -219,14 +206,14 @@ func TestDeathBetweenWrites(t *testing.T) {
 // checkDoomed checks the end of the job "doomed".
 func (s *system) checkDoomed(large bool, again int) {
 	s.t.Helper()
-	for _, m := range s.sqs.Messages(queueName) {
+	for _, m := range s.sqs.Messages(fixture.Queue) {
 		s.t.Errorf("a message is still queued: %.100s", m.Body)
 	}
 	e, ok := s.lines(sink.Errors)["doomed"]
 	if !ok || e.Error.Code != jobs.Refused || e.Response == nil || e.Upwell.Billed != 1 {
 		s.t.Errorf("error line %+v, want refused, with the answer", e)
 	}
-	letters := s.sqs.Messages(deadName)
+	letters := s.sqs.Messages(fixture.Dead)
 	if len(letters) == 0 || len(letters) > 2 {
 		s.t.Errorf("%d letters, want one, or two if it died in between", len(letters))
 	}
@@ -234,7 +221,7 @@ func (s *system) checkDoomed(large bool, again int) {
 		if class := l.Attributes["upwell.class"].StringValue; class != string(jobs.Refused) {
 			s.t.Errorf("a letter of class %q, want refused", class)
 		}
-		if isRef := strings.HasPrefix(l.Body, `{"custom_id":"doomed","body_ref":"s3://`+bucketName+`/runs/`); isRef != large {
+		if isRef := strings.HasPrefix(l.Body, `{"custom_id":"doomed","body_ref":"s3://`+fixture.Bucket+`/runs/`); isRef != large {
 			s.t.Errorf("a letter with body %.100s, want a reference: %v", l.Body, large)
 		}
 	}

@@ -1,12 +1,9 @@
-// Package integration tests upwell as a whole, and only from outside of its
-// packages.
-//
-// The virtual tests run the real worker with the production adapters and the
-// real SDKs against the three simulators, in a synctest bubble: hours pass in
-// milliseconds, over connections in memory. The process tests run the program
-// itself, and signal and kill it. Both end by balancing the account: every job
-// that was submitted has exactly one end, and was paid for once.
-package integration
+// Package virtual tests upwell as a whole in virtual time: the real worker with the
+// production adapters and the real SDKs against the three simulators, in a synctest
+// bubble. Hours pass in milliseconds, over connections in memory. Each test ends by
+// balancing the account: every job that was submitted has exactly one end, and was paid
+// for once.
+package virtual
 
 import (
 	"context"
@@ -15,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -33,6 +29,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/jobs/sqsqueue"
 	"upwell/jobs/sqsqueue/sqssim"
@@ -45,15 +42,8 @@ import (
 	"upwell/worker/mantle/mantlesim"
 )
 
-// Names of what every system has.
-const (
-	queueName  = "jobs"
-	deadName   = "jobs-dead"
-	bucketName = "bucket"
-	runName    = "virtual"
-	region     = "us-west-2"
-	model      = "xai.grok-4.3"
-)
+// runName is the run of all jobs.
+const runName = "virtual"
 
 // A system is the simulators and what they are told to do wrong. It polices, as
 // it happens, what cannot be seen afterwards: that a message is deleted only
@@ -83,8 +73,8 @@ type plan struct {
 func newSystem(t *testing.T, p plan) *system {
 	t.Helper()
 	dir := t.TempDir()
-	s := &system{t: t, dir: filepath.Join(dir, bucketName), hosts: make(map[string]*listener), stored: make(map[string]string)}
-	s.sqs = sqssim.New(sqssim.Config{Region: region, Fault: func(op string, c sqssim.Call) sqssim.Fault {
+	s := &system{t: t, dir: filepath.Join(dir, fixture.Bucket), hosts: make(map[string]*listener), stored: make(map[string]string)}
+	s.sqs = sqssim.New(sqssim.Config{Region: fixture.Region, Fault: func(op string, c sqssim.Call) sqssim.Fault {
 		if op == "DeleteMessageBatch" {
 			s.policeDelete(c)
 		}
@@ -117,11 +107,11 @@ func newSystem(t *testing.T, p plan) *system {
 func (s *system) createQueues() {
 	s.t.Helper()
 	client := s.machine().queues()
-	if _, err := client.CreateQueue(s.t.Context(), &sqs.CreateQueueInput{QueueName: new(deadName)}); err != nil {
+	if _, err := client.CreateQueue(s.t.Context(), &sqs.CreateQueueInput{QueueName: new(fixture.Dead)}); err != nil {
 		s.t.Fatal(err)
 	}
-	_, err := client.CreateQueue(s.t.Context(), &sqs.CreateQueueInput{QueueName: new(queueName), Attributes: map[string]string{
-		"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":"arn:aws:sqs:%s:000000000000:%s","maxReceiveCount":100}`, region, deadName),
+	_, err := client.CreateQueue(s.t.Context(), &sqs.CreateQueueInput{QueueName: new(fixture.Queue), Attributes: map[string]string{
+		"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":"arn:aws:sqs:%s:000000000000:%s","maxReceiveCount":100}`, fixture.Region, fixture.Dead),
 	}})
 	if err != nil {
 		s.t.Fatal(err)
@@ -141,7 +131,7 @@ func (s *system) policeDelete(c sqssim.Call) {
 		}
 		same := func(m sqssim.Message) bool { return m.Body == e.Body }
 		byReference := fmt.Sprintf(`{"custom_id":%q,"body_ref":"s3://`, j.CustomID)
-		if slices.ContainsFunc(s.sqs.Messages(deadName), func(m sqssim.Message) bool { return same(m) || strings.HasPrefix(m.Body, byReference) }) {
+		if slices.ContainsFunc(s.sqs.Messages(fixture.Dead), func(m sqssim.Message) bool { return same(m) || strings.HasPrefix(m.Body, byReference) }) {
 			if j.CustomID != "" && !s.exists(sink.Errors, j.Key) {
 				s.t.Errorf("message of job %s is deleted: it is buried and has no error line, want both", j.Key)
 			}
@@ -181,7 +171,7 @@ func (s *system) serveSQS(w http.ResponseWriter, r *http.Request) {
 func (s *system) serveS3(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/"+string(sink.Results)+"/") {
 		defer func() {
-			path := strings.TrimPrefix(r.URL.Path, "/"+bucketName+"/")
+			path := strings.TrimPrefix(r.URL.Path, "/"+fixture.Bucket+"/")
 			text, err := os.ReadFile(filepath.Join(s.dir, filepath.FromSlash(path)))
 			if err != nil {
 				return // a fault has kept it out
@@ -203,22 +193,6 @@ func (s *system) exists(k sink.Kind, key jobs.Key) bool {
 	return err == nil
 }
 
-// job returns a job's text. more is put into its body, such as `,"store":true`.
-func job(id, more string) []byte {
-	return fmt.Appendf(nil,
-		`{"custom_id":%q,"method":"POST","url":"/v1/responses","body":{"model":%q,"input":"Is clause %s enforceable?","metadata":{"custom_id":%q}%s}}`,
-		id, model, id, id, more)
-}
-
-// ids returns n names.
-func ids(prefix string, n int) []string {
-	list := make([]string, n)
-	for i := range list {
-		list[i] = fmt.Sprintf("%s-%04d", prefix, i)
-	}
-	return list
-}
-
 // submit queues a job for each id, and does what upwell submit advises when it
 // fails: it runs the same command again.
 func (s *system) submit(ids []string) {
@@ -226,7 +200,7 @@ func (s *system) submit(ids []string) {
 	q := s.machine().queue()
 	out := make([]sqsqueue.Outgoing, len(ids))
 	for i, id := range ids {
-		out[i].Body = job(id, "")
+		out[i].Body = fixture.Job(id, "")
 	}
 	for q.Send(s.t.Context(), out) != nil {
 		for i := range out {
@@ -258,22 +232,9 @@ var errUnplugged = errors.New("the machine is unplugged")
 func (s *system) machine() *machine {
 	m := &machine{system: s}
 	t := &http.Transport{DialContext: m.dial, MaxIdleConnsPerHost: 1024}
-	m.client = &http.Client{Transport: plain{t}}
+	m.client = &http.Client{Transport: fixture.Plain{RoundTripper: t}}
 	s.t.Cleanup(t.CloseIdleConnections)
 	return m
-}
-
-// plain hides the WriteTo of request bodies, as the program's own client does:
-// the SDK closes a body early, and net/http then tears down the connection.
-type plain struct{ http.RoundTripper }
-
-func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r2 := *r
-		r2.Body = struct{ io.ReadCloser }{r.Body}
-		r = &r2
-	}
-	return p.RoundTripper.RoundTrip(r)
 }
 
 func (m *machine) dial(ctx context.Context, _, addr string) (net.Conn, error) {
@@ -304,7 +265,7 @@ func (m *machine) unplug() {
 }
 
 func (m *machine) config() aws.Config {
-	return aws.Config{Region: region, HTTPClient: m.client, Credentials: credentials.NewStaticCredentialsProvider("id", "secret", "")}
+	return aws.Config{Region: fixture.Region, HTTPClient: m.client, Credentials: credentials.NewStaticCredentialsProvider("id", "secret", "")}
 }
 
 func (m *machine) queues() *sqs.Client {
@@ -313,7 +274,7 @@ func (m *machine) queues() *sqs.Client {
 
 func (m *machine) queue() *sqsqueue.Queue {
 	m.t.Helper()
-	q, err := sqsqueue.Open(m.t.Context(), m.queues(), sqsqueue.Config{Queue: queueName})
+	q, err := sqsqueue.Open(m.t.Context(), m.queues(), sqsqueue.Config{Queue: fixture.Queue})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -336,12 +297,12 @@ func (s *system) hire(cfg worker.Config) *shift {
 	s.t.Helper()
 	m := s.machine()
 	endpoint, err := mantle.New(s.t.Context(), mantle.Config{
-		Regions: []string{region}, BaseURL: "http://mantle.test/openai/v1", APIKey: "key", HTTPClient: m.client, MaxOutputTokens: 4096,
+		Regions: []string{fixture.Region}, BaseURL: "http://mantle.test/openai/v1", APIKey: "key", HTTPClient: m.client, MaxOutputTokens: 4096,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	results := s3sink.New(s3sink.NewClient(m.config(), func(o *s3.Options) { o.BaseEndpoint = new("http://s3.test") }), bucketName, "")
+	results := s3sink.New(s3sink.NewClient(m.config(), func(o *s3.Options) { o.BaseEndpoint = new("http://s3.test") }), fixture.Bucket, "")
 	sh := &shift{machine: m, limits: throttle.NewSet(nil), events: make(map[worker.EventKind]int)}
 	cfg.Regions, cfg.Run, cfg.Version = endpoint.Regions(), runName, "test"
 	cfg.Observe = func(e worker.Event) {
@@ -384,7 +345,7 @@ type account struct {
 // as it happens.
 func (s *system) check(want account) {
 	s.t.Helper()
-	for _, m := range s.sqs.Messages(queueName) {
+	for _, m := range s.sqs.Messages(fixture.Queue) {
 		s.t.Errorf("a message is still queued, %v, want none: %s", m.State, m.Body)
 	}
 	results, failures := s.lines(sink.Results), s.lines(sink.Errors)
@@ -407,7 +368,7 @@ func (s *system) check(want account) {
 	for _, id := range slices.Concat(slices.Collect(maps.Keys(results)), slices.Collect(maps.Keys(failures))) {
 		s.t.Errorf("there is a line for %q, which nobody submitted", id)
 	}
-	if n := len(s.sqs.Messages(deadName)); n > len(want.Dead)+want.Letters {
+	if n := len(s.sqs.Messages(fixture.Dead)); n > len(want.Dead)+want.Letters {
 		s.t.Errorf("%d letters for %d dead jobs, want at most %d more", n, len(want.Dead), want.Letters)
 	}
 	s.checkBills(want)
@@ -493,7 +454,7 @@ func (s *system) lines(k sink.Kind) map[string]jobs.Result {
 func (s *system) letters() map[string]jobs.Class {
 	s.t.Helper()
 	classes := make(map[string]jobs.Class)
-	for _, m := range s.sqs.Messages(deadName) {
+	for _, m := range s.sqs.Messages(fixture.Dead) {
 		id := m.Attributes["upwell.custom_id"].StringValue
 		classes[id] = jobs.Class(m.Attributes["upwell.class"].StringValue)
 		if j, err := jobs.Parse([]byte(m.Body), runName); err != nil || j.CustomID != id {
