@@ -80,13 +80,8 @@ func (s setting) check(flags map[string][]*kong.Flag) error {
 		}
 		return errors.New("unknown setting: settings are named as flags are, with underscores")
 	}
-	if s.value == nil {
+	if s.value == nil || slices.ContainsFunc(flags[s.key], s.fits) {
 		return nil
-	}
-	for _, flag := range flags[s.key] {
-		if s.fits(flag) {
-			return nil
-		}
 	}
 	return fmt.Errorf("want %s, not %s", wanted(flags[s.key][0]), s.text)
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/moby/moby/client"
 )
 
 // A clock is the wall clock of a container's process. Containers have none of their
@@ -72,15 +70,10 @@ func newClock(t *testing.T, b *box) *clock {
 	c.write(t, start+int64(free), shift)
 	// A thread that is past the first instruction goes on in the old code. None is likely
 	// to be within it while all are frozen.
-	engine := engine(t)
-	if _, err := engine.ContainerPause(t.Context(), b.GetContainerID(), client.ContainerPauseOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	b.freeze(t)
 	jump := binary.LittleEndian.AppendUint32([]byte{0xe9}, uint32(int32(free-int(entry)-5)))
 	c.write(t, start+int64(entry), jump)
-	if _, err := engine.ContainerUnpause(t.Context(), b.GetContainerID(), client.ContainerUnpauseOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	b.thaw(t)
 	return c
 }
 

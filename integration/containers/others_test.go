@@ -43,15 +43,17 @@ func TestServersOfOthers(t *testing.T) {
 		t.Fatalf("upwell submit fails: %s", b.log.String())
 	}
 	first, second := upwell("worker"), upwell() // the latter as the image is by itself
-	eventually(t, "a third to be billed", func() bool { return w.Mantle.Counts().Billed > 400 })
+	first.says(t, workerStarted)
+	w.eventually(t, "a third to be billed", func() bool { return w.Mantle.Counts().Billed > 400 })
 	first.signal(t, "KILL")
 	third := upwell("worker")
 	eventually(t, "the health checks to pass", func() bool { return healthy(t, second) && healthy(t, third) })
-	eventually(t, "all jobs to be done", func() bool {
+	w.eventually(t, "all jobs to be done", func() bool {
 		c, err := w.queue.Counts(t.Context())
 		return err == nil && c.Total() == 0 && int(w.Mantle.Counts().Billed) >= len(w.names)
 	})
 	for _, b := range []*box{second, third} {
+		b.says(t, workerStarted) // a process that is not that far has no ear for a signal
 		b.signal(t, "TERM")
 		if code := b.exits(t); code != 0 {
 			t.Errorf("a worker that was told to stop ended with %d, want 0: %s", code, tail(b.log.String()))

@@ -60,7 +60,7 @@ func fauxqs(t *testing.T, network, alias string) (hostURL, insideURL string) {
 func stranger(t *testing.T, network, alias, port, health string, req testcontainers.ContainerRequest) (hostURL, insideURL string) {
 	t.Helper()
 	req.ExposedPorts = []string{port + "/tcp"}
-	req.WaitingFor = wait.ForHTTP(health).WithPort(port + "/tcp")
+	req.WaitingFor = wait.ForHTTP(health).WithPort(port + "/tcp").WithStartupTimeout(patience)
 	if network != "" {
 		req.Networks = []string{network}
 		req.NetworkAliases = map[string][]string{network: {alias}}

@@ -3,9 +3,13 @@ package containers
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,13 +31,16 @@ import (
 // without exception. What they fail is listed with the reason, and what no list has is
 // something that we and they agree on. Then the adapters do a job of work on them.
 func TestStrangers(t *testing.T) {
+	if url := os.Getenv(checkedQueue); url != "" {
+		t.Run("sqs", func(t *testing.T) { checkQueue(t, url) })
+		return
+	}
 	engine(t)
 	t.Run("sqs", func(t *testing.T) {
 		t.Parallel()
 		url, _ := fauxqs(t, "", "")
-		client := func(opts ...func(*sqs.Options)) *sqs.Client { return sqsqueue.NewClient(config(url), opts...) }
-		queuetest.Run(t, queuetest.Server{Client: client, Deviations: fauxqsDeviations})
-		t.Run("adapter", func(t *testing.T) { workQueue(t, client()) })
+		checkQueueCalmly(t, url)
+		t.Run("adapter", func(t *testing.T) { workQueue(t, sqsqueue.NewClient(config(url))) })
 	})
 	t.Run("s3", func(t *testing.T) {
 		t.Parallel()
@@ -42,6 +49,99 @@ func TestStrangers(t *testing.T) {
 		sinktest.Run(t, sinktest.Server{Client: client, Deviations: versitygwDeviations})
 		t.Run("adapter", func(t *testing.T) { workSink(t, client()) })
 	})
+}
+
+// checkedQueue is the variable by which TestStrangers, in a process of its own, is told to
+// perform the checks of queues and nothing else, on the server with that URL.
+const checkedQueue = "UPWELL_TEST_CHECKED_QUEUE"
+
+const (
+	// hitch is how long the server, or this process, may take for next to nothing. The
+	// checks of queues are about timeouts of a second or two, and bear a little more.
+	hitch = time.Second / 2
+
+	// stoodStill is what is said when it was longer.
+	stoodStill = "while the checks were performed something stood still for "
+)
+
+// checkQueueCalmly has the checks of queues performed by another process, whose failures
+// are not this test's yet. They are in real time, as the server is, so that those which
+// failed while the machine or the server stood still tell nothing, and are performed again.
+func checkQueueCalmly(t *testing.T, url string) {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pattern, wanted := "^TestStrangers$", "--- PASS: TestStrangers/sqs/conformance/"
+	if _, some, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
+		pattern, wanted = pattern+"/"+some, "" // there may be none of them
+	}
+	for deadline := time.Now().Add(patience); ; {
+		cmd := exec.CommandContext(t.Context(), program, "-test.run="+pattern, "-test.v")
+		cmd.Env = append(os.Environ(), checkedQueue+"="+url)
+		out, err := cmd.CombinedOutput()
+		text := string(out)
+		switch {
+		case err == nil && strings.Contains(text, wanted):
+			return
+		case err == nil:
+			t.Fatalf("no check was performed:\n%s", text)
+		case !strings.Contains(text, stoodStill) || time.Now().After(deadline):
+			t.Fatalf("%v:\n%s", err, text)
+		}
+		t.Logf("the checks are performed again, as they failed: %s", between(text, stoodStill, "\n"))
+	}
+}
+
+// between returns what a text says from one word until another.
+func between(text, from, until string) string {
+	_, rest, _ := strings.Cut(text, from)
+	rest, _, _ = strings.Cut(rest, until)
+	return from + rest
+}
+
+// checkQueue performs the checks of queues, and says whether anything stood still.
+func checkQueue(t *testing.T, url string) {
+	t.Helper()
+	worst := pulse(t, url+"/health")
+	client := func(opts ...func(*sqs.Options)) *sqs.Client { return sqsqueue.NewClient(config(url), opts...) }
+	t.Cleanup(func() { // when all have ended
+		if took := worst(); took > hitch {
+			t.Logf("%s%v", stoodStill, took.Round(time.Millisecond))
+		}
+	})
+	queuetest.Run(t, queuetest.Server{Client: client, Deviations: fauxqsDeviations})
+}
+
+// pulse asks a server for next to nothing again and again. What it returns ends that, and
+// says how long the longest took, of this process's own pauses too.
+func pulse(t *testing.T, url string) (worst func() time.Duration) {
+	t.Helper()
+	const pause = 20 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var longest time.Duration
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for ctx.Err() == nil {
+			start := time.Now()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				_ = resp.Body.Close()
+			}
+			time.Sleep(pause)
+			longest = max(longest, time.Since(start)-pause) // of one that was cut off at the end too
+		}
+	})
+	return func() time.Duration {
+		cancel()
+		asking.Wait()
+		return longest
+	}
 }
 
 // config returns the configuration for a stranger.
@@ -111,23 +211,44 @@ func workQueue(t *testing.T, client *sqs.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 40
-	var out []sqsqueue.Outgoing
+	// Every fourth is renewed and acknowledged, buried and acknowledged, given back
+	// with an attempt spent, or left to return by itself. The latter come first, and are
+	// hidden for little; whoever settles a message has it for longer than any pause of the
+	// machine.
+	const n, little, long = 40, 3 * time.Second, time.Hour
+	var left, out []sqsqueue.Outgoing
 	for i := range n {
-		out = append(out, sqsqueue.Outgoing{Body: job(i)})
+		if body := job(i); kind(string(body)) == 3 {
+			left = append(left, sqsqueue.Outgoing{Body: body})
+		} else {
+			out = append(out, sqsqueue.Outgoing{Body: body})
+		}
 	}
-	if err := q.Send(ctx, out); err != nil {
+	if err := q.Send(ctx, left); err != nil {
 		t.Fatal(err)
 	}
-
-	// Every fourth is renewed and acknowledged, buried and acknowledged, given back
-	// with an attempt spent, or left to return by itself.
 	var (
 		mu       sync.Mutex
 		done     = map[string]int{}
 		attempts = map[string]int{}
 		seen     = map[string]int{}
 	)
+	deadline := time.Now().Add(patience)
+	for len(seen) < len(left) {
+		ms, err := q.Receive(ctx, 10, little)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ms {
+			seen[string(m.Body)]++
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d messages were received in %v", len(seen), len(left), patience)
+		}
+	}
+	if err := q.Send(ctx, out); err != nil {
+		t.Fatal(err)
+	}
 	settle := func(m jobs.Message) {
 		body := string(m.Body)
 		mu.Lock()
@@ -138,7 +259,7 @@ func workQueue(t *testing.T, client *sqs.Client) {
 		var err error
 		switch {
 		case kind == 0 && first:
-			err = q.Hide(ctx, m, time.Minute)
+			err = q.Hide(ctx, m, long)
 		case kind == 1:
 			err = q.Bury(ctx, m, jobs.DeadLetter{Key: jobs.Key{Run: "r", CustomID: body}, Class: jobs.BadRequest, Reason: "no good"})
 		case kind == 2 && first:
@@ -155,12 +276,11 @@ func workQueue(t *testing.T, client *sqs.Client) {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
-	deadline := time.Now().Add(time.Minute)
 	for empty := false; !empty; {
 		if time.Now().After(deadline) {
-			t.Fatal("the queue is not empty after a minute")
+			t.Fatalf("the queue is not empty after %v", patience)
 		}
-		ms, err := q.Receive(ctx, 10, 3*time.Second)
+		ms, err := q.Receive(ctx, 10, long)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,8 +324,8 @@ func letters(t *testing.T, q *sqsqueue.Queue, n int) {
 		t.Fatal(err)
 	}
 	back := 0
-	for range n {
-		ms, err := q.Receive(ctx, 10, time.Minute)
+	for deadline := time.Now().Add(patience); back < n && time.Now().Before(deadline); {
+		ms, err := q.Receive(ctx, 10, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,9 +337,6 @@ func letters(t *testing.T, q *sqsqueue.Queue, n int) {
 			if err := q.Ack(ctx, m); err != nil {
 				t.Error(err)
 			}
-		}
-		if back >= n {
-			break
 		}
 	}
 	if back != n {

@@ -56,6 +56,10 @@ func newWire(t *testing.T, to string) *wire {
 // listen takes connections, from now on.
 func (w *wire) listen() {
 	l, err := net.Listen("tcp4", w.at) //nolint:noctx // at an address of this machine
+	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
+		time.Sleep(100 * time.Millisecond) // somebody's connection goes out from that port for now
+		l, err = net.Listen("tcp4", w.at)  //nolint:noctx // likewise
+	}
 	if err != nil {
 		w.t.Errorf("a wire cannot be mended: %v", err)
 		return

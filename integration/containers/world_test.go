@@ -3,6 +3,8 @@ package containers
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -13,7 +15,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -90,8 +91,9 @@ func newWorld(t *testing.T, cfg local.Config) *world {
 
 // puts counts how often each object was stored.
 type puts struct {
-	mu sync.Mutex
-	n  map[string]int
+	mu  sync.Mutex
+	n   map[string]int
+	all int // results
 }
 
 // count returns a handler that counts what h stores.
@@ -110,8 +112,18 @@ func (p *puts) count(h http.Handler) http.Handler {
 				p.n = make(map[string]int)
 			}
 			p.n[r.URL.Path]++
+			if strings.HasPrefix(r.URL.Path, "/"+bucketName+"/"+sink.Results.Prefix("", runName)) {
+				p.all++
+			}
 		}
 	})
+}
+
+// total returns how often a result was stored, of whichever job.
+func (p *puts) total() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
 }
 
 // results returns how often a job's result was stored.
@@ -157,12 +169,12 @@ func furnish(t *testing.T, conf aws.Config, objects *s3.Client) *sqsqueue.Queue 
 	return queue
 }
 
-// plan names n jobs of the world, and returns their texts, whose prompts are of that
+// plan names n more jobs of the world, and returns their texts, whose prompts are of that
 // many bytes.
 func (w *world) plan(n, size int) [][]byte {
 	lines := make([][]byte, n)
 	for i := range lines {
-		id := fmt.Sprintf("job-%05d", i)
+		id := fmt.Sprintf("job-%05d", len(w.names))
 		w.names = append(w.names, id)
 		lines[i] = line(id, strings.Repeat("Is this clause enforceable? ", max(1, size/28)))
 	}
@@ -172,12 +184,51 @@ func (w *world) plan(n, size int) [][]byte {
 // submit queues n jobs.
 func (w *world) submit(t *testing.T, n, size int) {
 	t.Helper()
+	if err := w.send(t.Context(), n, size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) send(ctx context.Context, n, size int) error {
 	out := make([]sqsqueue.Outgoing, n)
 	for i, body := range w.plan(n, size) {
 		out[i].Body = body
 	}
-	if err := w.queue.Send(t.Context(), out); err != nil {
-		t.Fatal(err)
+	return w.queue.Send(ctx, out)
+}
+
+// feed keeps about n jobs waiting to be received, until what it returns is called. So
+// there is work for as long as faults are injected, whatever a machine takes for that,
+// and little is left then.
+func (w *world) feed(t *testing.T, n int) (stop func()) {
+	t.Helper()
+	const size = 2 << 10
+	w.submit(t, n, size)
+	ctx, cancel := context.WithCancel(t.Context())
+	var feeding sync.WaitGroup
+	feeding.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if gone := n - w.SQS.Stats().Queues[queueName].Visible; gone > n/4 {
+				if err := w.send(context.WithoutCancel(ctx), gone, size); err != nil { // all that have a name
+					t.Errorf("no more jobs can be queued: %v", err)
+					return
+				}
+			}
+		}
+	})
+	end := func() { cancel(); feeding.Wait() }
+	t.Cleanup(end)
+	return func() {
+		t.Helper()
+		end()
+		w.outlasts(t)
 	}
 }
 
@@ -216,8 +267,12 @@ func (w *world) hire(t *testing.T, env map[string]string, shape ...func(*contain
 	maps.Copy(vars, env)
 	b := launch(t, testcontainers.ContainerRequest{Env: vars}, shape...)
 	w.crew = append(w.crew, b)
+	b.says(t, workerStarted) // or a signal could find a process that has no ear for it yet
 	return b
 }
+
+// workerStarted is what a worker says when it begins.
+const workerStarted = `"worker started"`
 
 // launch starts a container of the image under test, from which this machine can be
 // reached.
@@ -240,6 +295,44 @@ func (w *world) outlasts(t *testing.T) {
 	if w.done() {
 		t.Errorf("all of %d jobs were done before the faults had ended, want some to be left", len(w.names))
 	}
+}
+
+// eventually waits until ok reports true. It gives up when there was no progress for as
+// long as it is patient: nobody knows how long all the work takes.
+func (w *world) eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	progress := int64(-1)
+	for deadline := time.Now(); !ok(); <-tick.C {
+		if n := int64(w.puts.total()) + w.Mantle.Counts().Billed; n > progress {
+			progress, deadline = n, time.Now().Add(patience)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v without any progress: want %s", patience, what)
+		}
+	}
+}
+
+// finish waits until all jobs are done.
+func (w *world) finish(t *testing.T) {
+	t.Helper()
+	w.eventually(t, "all jobs to be done", w.done)
+}
+
+// underWay waits until calls are made and results stored, from now on.
+func (w *world) underWay(t *testing.T) {
+	t.Helper()
+	calls, results := w.Mantle.Counts().Billed, w.puts.total()
+	eventually(t, "work to be under way", func() bool {
+		return w.Mantle.Counts().Billed > calls+4*slots && w.puts.total() > results+4*slots
+	})
+}
+
+// keyID is how the endpoint's ledger names the calls of workers with that key.
+func keyID(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:4])
 }
 
 // done reports whether every job has its end and nothing is queued.
@@ -397,19 +490,4 @@ func (w *world) pause(ctx context.Context, least, most time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(least + time.Duration(w.rng.Int64N(int64(most-least)))):
 	}
-}
-
-// field returns a number of the last line with a message in a log of JSON lines.
-func field(t *testing.T, log, msg, name string) float64 {
-	t.Helper()
-	lines := strings.Split(log, "\n")
-	for _, l := range slices.Backward(lines) {
-		var m map[string]any
-		if json.Unmarshal([]byte(l), &m) == nil && m["msg"] == msg {
-			n, _ := m[name].(float64)
-			return n
-		}
-	}
-	t.Errorf("the log has no line %q: %s", msg, tail(log))
-	return 0
 }
