@@ -55,9 +55,7 @@ func (s *stack) within(t *testing.T, limit float64) {
 // TestBudget parks a run that four workers are on, each with another number of calls
 // at a time, and lets it go on with a larger budget: with one call for each job.
 func TestBudget(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for a minute")
-	}
+	lengthy(t, "it waits for a minute")
 	t.Parallel()
 	s := newStack(t, "--latency", "200ms")
 	s.env = append(s.env, limited...)
@@ -101,9 +99,7 @@ func TestBudget(t *testing.T) {
 // TestBudgetAndKills kills two of four workers in the middle. What they had is not
 // spent by anybody else, so the budget holds; raised, the run comes to its end.
 func TestBudgetAndKills(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for three minutes")
-	}
+	lengthy(t, "it waits for three minutes")
 	t.Parallel()
 	s := newStack(t, "--latency", "500ms", "--capacity", "calls=40")
 	s.env = append(s.env, limited...)

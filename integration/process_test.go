@@ -43,9 +43,7 @@ func TestTerminate(t *testing.T) {
 // TestKill kills one of two workers in the middle of their work. Its messages
 // return when their visibility runs out, which is what this test waits for.
 func TestKill(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for two minutes")
-	}
+	lengthy(t, "it waits for two minutes")
 	t.Parallel()
 	s := newStack(t, "--latency", "300ms")
 	names := fixture.IDs("job", 2000)

@@ -39,6 +39,17 @@ import (
 // program is the path of the binary under test.
 var program string
 
+var long = flag.Bool("lengthy", false, "run the tests that take minutes, too")
+
+// lengthy skips a test that takes minutes, unless it is asked for. Such tests kill, or
+// wait for a budget, and are called so: .ci/run asks for them by that.
+func lengthy(t *testing.T, why string) {
+	t.Helper()
+	if !*long {
+		t.Skipf("%s: -lengthy runs it", why)
+	}
+}
+
 func TestMain(m *testing.M) {
 	os.Exit(testMain(m))
 }

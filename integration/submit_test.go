@@ -78,9 +78,7 @@ const heldBack = "--hold-back=3s"
 // be, and twice more while it sends what may be queued already. What is sent in excess
 // is no more than the checkpoints said was in doubt, and nothing is paid for twice.
 func TestSubmitKilledAtRandom(t *testing.T) {
-	if testing.Short() {
-		t.Skip("submits 20,000 jobs")
-	}
+	lengthy(t, "it submits 20,000 jobs")
 	t.Parallel()
 	const total, kills = 20_000, 10
 	s := newStack(t, "--latency", "1ms", "--sqs-latency", "5ms")
@@ -142,9 +140,7 @@ func TestSubmitKilledAtRandom(t *testing.T) {
 // goes on: a job and its twin come to different workers, which know nothing of each
 // other, and it is paid for once.
 func TestSubmitKilledUnderWay(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for what is held back")
-	}
+	lengthy(t, "it waits for what is held back")
 	t.Parallel()
 	const total = 4000
 	s := newStack(t, "--latency", "300ms", "--sqs-latency", "60ms")

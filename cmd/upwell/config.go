@@ -83,7 +83,7 @@ func (s setting) check(flags map[string][]*kong.Flag) error {
 	if s.value == nil || slices.ContainsFunc(flags[s.key], s.fits) {
 		return nil
 	}
-	return fmt.Errorf("want %s, not %s", wanted(flags[s.key][0]), s.text)
+	return fmt.Errorf("want %s, not %.100s", wanted(flags[s.key][0]), s.text)
 }
 
 // fits reports whether the flag takes the setting's value.
