@@ -54,7 +54,7 @@ type system struct {
 	sqs    *sqssim.Server
 	s3     *s3sim.Server
 	mantle *mantlesim.Server
-	hosts  map[string]*listener
+	hosts  map[string]*fixture.Listener
 
 	mu     sync.Mutex
 	stored map[string]string // sums of results by path, as first seen
@@ -73,7 +73,7 @@ type plan struct {
 func newSystem(t *testing.T, p plan) *system {
 	t.Helper()
 	dir := t.TempDir()
-	s := &system{t: t, dir: filepath.Join(dir, fixture.Bucket), hosts: make(map[string]*listener), stored: make(map[string]string)}
+	s := &system{t: t, dir: filepath.Join(dir, fixture.Bucket), hosts: make(map[string]*fixture.Listener), stored: make(map[string]string)}
 	s.sqs = sqssim.New(sqssim.Config{Region: fixture.Region, Fault: func(op string, c sqssim.Call) sqssim.Fault {
 		if op == "DeleteMessageBatch" {
 			s.policeDelete(c)
@@ -95,7 +95,7 @@ func newSystem(t *testing.T, p plan) *system {
 	t.Cleanup(func() { _ = s.s3.Close() })
 	s.mantle = mantlesim.New(p.Mantle)
 	for name, h := range map[string]http.Handler{"sqs.test": http.HandlerFunc(s.serveSQS), "s3.test": http.HandlerFunc(s.serveS3), "mantle.test": s.mantle} {
-		s.hosts[name] = serve(t, h)
+		s.hosts[name] = fixture.Serve(t, &http.Server{Handler: h})
 	}
 	if err := os.Mkdir(s.dir, 0o755); err != nil { // a folder is a bucket
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func (s *system) machine() *machine {
 
 func (m *machine) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(addr)
-	c, err := m.hosts[host].dial(ctx)
+	c, err := m.hosts[host].DialContext(ctx, "", "")
 	if err != nil {
 		return nil, err
 	}
@@ -466,58 +466,3 @@ func (s *system) letters() map[string]jobs.Class {
 	}
 	return classes
 }
-
-// A listener serves connections in memory: sockets would stop the clock of a
-// bubble.
-type listener struct {
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-}
-
-// serve serves h until the test ends.
-func serve(t *testing.T, h http.Handler) *listener {
-	t.Helper()
-	l := &listener{conns: make(chan net.Conn), done: make(chan struct{})}
-	l.close = sync.OnceFunc(func() { close(l.done) })
-	var serving sync.WaitGroup
-	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		serving.Add(1) // Close does not wait for handlers
-		defer serving.Done()
-		h.ServeHTTP(w, r)
-	})}
-	serving.Go(func() { _ = srv.Serve(l) })
-	t.Cleanup(func() {
-		_ = srv.Close()
-		serving.Wait()
-	})
-	return l
-}
-
-func (l *listener) dial(ctx context.Context) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case l.conns <- far:
-		return near, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// Accept implements net.Listener.
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (l *listener) Close() error { l.close(); return nil }
-
-// Addr implements net.Listener.
-func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"upwell/integration/fixture"
 	"upwell/jobs"
 	"upwell/throttle"
 	"upwell/worker"
@@ -304,8 +305,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		var conns, calls atomic.Int32
 		var together sync.WaitGroup
 		together.Add(parallel)
-		l := make(pipes)
-		srv := &http.Server{
+		l := fixture.Serve(t, &http.Server{
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				_, _ = io.Copy(io.Discard, req.Body)
 				n := calls.Add(1)
@@ -323,13 +323,10 @@ func TestConnectionsAreKept(t *testing.T) {
 					conns.Add(1)
 				}
 			},
-		}
-		served := make(chan struct{})
-		go func() { _ = srv.Serve(l); close(served) }()
-		defer func() { _ = srv.Close(); <-served }()
+		})
 		std := http.DefaultTransport.(*http.Transport)
 		tr := std.Clone()
-		tr.DialContext = l.dial
+		tr.DialContext = l.DialContext
 		http.DefaultTransport = tr
 		c := newClient(t, mantle.Config{BaseURL: "http://mantle.test/v1"})
 		http.DefaultTransport = std
@@ -355,29 +352,6 @@ func TestConnectionsAreKept(t *testing.T) {
 		}
 	})
 }
-
-// Pipes are a listener of connections within a bubble.
-type pipes chan net.Conn
-
-func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p <- far:
-		return near, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "mantle", Net: "pipe"} }
 
 func TestHTTP2AndHTTP1(t *testing.T) {
 	for _, h1 := range []bool{false, true} {

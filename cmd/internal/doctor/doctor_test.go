@@ -29,6 +29,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"upwell/cmd/internal/doctor"
+	"upwell/integration/fixture"
 	"upwell/jobs/sqsqueue"
 	"upwell/jobs/sqsqueue/sqssim"
 	"upwell/sink/s3sink/s3sim"
@@ -131,39 +132,10 @@ func newRig(t *testing.T) *rig {
 // still for a while real time is over before anybody looks.
 func onPipes(t *testing.T, h http.Handler) (url string, client *http.Client) {
 	t.Helper()
-	l := make(pipes)
-	srv, tr, served := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}, &http.Transport{DialContext: l.dial}, make(chan struct{})
-	go func() { _ = srv.Serve(l); close(served) }()
-	t.Cleanup(func() {
-		tr.CloseIdleConnections()
-		_ = srv.Close()
-		<-served
-	})
+	tr := &http.Transport{DialContext: fixture.Serve(t, &http.Server{Handler: h}).DialContext}
+	t.Cleanup(tr.CloseIdleConnections)
 	return "http://amazon.test", &http.Client{Transport: tr}
 }
-
-// Pipes are a listener of connections within a process.
-type pipes chan net.Conn
-
-func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p <- far:
-		return near, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "amazon", Net: "pipe"} }
 
 func (r *rig) create(name string, attrs map[string]string) {
 	r.t.Helper()

@@ -1,8 +1,6 @@
 package sqssim_test
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"testing"
 
@@ -10,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"upwell/integration/fixture"
 	"upwell/jobs/queuetest"
 	"upwell/jobs/sqsqueue"
 	"upwell/jobs/sqsqueue/sqssim"
@@ -27,46 +26,16 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			queuetest.Virtual(t, func(t *testing.T) *sqs.Client {
 				t.Helper()
-				l := make(pipes)
-				srv := &http.Server{Handler: sqssim.New(cfg)}
-				served := make(chan struct{})
-				go func() { _ = srv.Serve(l); close(served) }()
-				tr := &http.Transport{DialContext: l.dial, MaxIdleConnsPerHost: 64}
-				t.Cleanup(func() {
-					tr.CloseIdleConnections()
-					_ = srv.Close()
-					<-served
-				})
+				l := fixture.Serve(t, &http.Server{Handler: sqssim.New(cfg)})
+				tr := &http.Transport{DialContext: l.DialContext, MaxIdleConnsPerHost: 64}
+				t.Cleanup(tr.CloseIdleConnections)
 				return sqsqueue.NewClient(aws.Config{
 					Region:       "us-east-1",
 					BaseEndpoint: new("http://sqs.test"),
 					Credentials:  credentials.NewStaticCredentialsProvider("id", "secret", ""),
-					HTTPClient:   &http.Client{Transport: plain{tr}},
+					HTTPClient:   &http.Client{Transport: fixture.Plain{RoundTripper: tr}},
 				})
 			})
 		})
 	}
 }
-
-// Pipes are a listener of connections within a bubble.
-type pipes chan net.Conn
-
-func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p <- far:
-		return near, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "sqs", Net: "pipe"} }

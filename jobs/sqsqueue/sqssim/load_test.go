@@ -3,7 +3,6 @@ package sqssim_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"upwell/integration/fixture"
 	"upwell/jobs/sqsqueue/sqssim"
 )
 
@@ -110,18 +110,6 @@ func TestConservation(t *testing.T) {
 	})
 }
 
-// plain hides the body's WriterTo, with which net/http may tear down a
-// connection whose answer is still being read (aws-sdk-go-v2 issue 2737).
-type plain struct{ http.RoundTripper }
-
-func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.Clone(r.Context())
-		r.Body = struct{ io.ReadCloser }{r.Body}
-	}
-	return p.RoundTripper.RoundTrip(r)
-}
-
 // BenchmarkLoopback counts messages that are sent, received and deleted in
 // batches of ten over real connections, the SDK's side included.
 func BenchmarkLoopback(b *testing.B) {
@@ -132,7 +120,7 @@ func BenchmarkLoopback(b *testing.B) {
 			defer srv.Close()
 			tr := &http.Transport{MaxIdleConnsPerHost: 64, DialContext: (&net.Dialer{}).DialContext}
 			defer tr.CloseIdleConnections()
-			c := newClient(srv.URL, plain{tr})
+			c := newClient(srv.URL, fixture.Plain{RoundTripper: tr})
 			ctx := b.Context()
 			out, err := c.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: new("q")})
 			if err != nil {
