@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"upwell/cmd/internal/protect"
+	"upwell/integration/fixture"
 )
 
 // An agent answers as the container agent does: it is as strict about requests as the
@@ -134,11 +134,7 @@ type scene struct {
 func newScene(t *testing.T, replies ...func() (int, string)) *scene {
 	t.Helper()
 	s := &scene{agent: &agent{t: t, start: time.Now(), replies: replies}, ended: make(chan struct{})}
-	l := &listener{conns: make(chan net.Conn), done: make(chan struct{})}
-	srv := &http.Server{Handler: s.agent, ReadHeaderTimeout: time.Hour}
-	served := make(chan struct{})
-	go func() { _ = srv.Serve(l); close(served) }()
-	tr := &http.Transport{DialContext: l.dial}
+	tr := &http.Transport{DialContext: fixture.Serve(t, &http.Server{Handler: s.agent}).DialContext}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		protect.Keep(ctx, protect.Config{
@@ -152,8 +148,6 @@ func newScene(t *testing.T, replies ...func() (int, string)) *scene {
 	t.Cleanup(func() {
 		s.stop()
 		tr.CloseIdleConnections()
-		_ = srv.Close()
-		<-served
 	})
 	return s
 }
@@ -353,33 +347,3 @@ func TestSilentAgent(t *testing.T) {
 		}
 	})
 }
-
-type listener struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (l *listener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case l.conns <- far:
-		return near, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *listener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
-func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: "agent", Net: "pipe"} }
