@@ -3,17 +3,13 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -46,29 +42,13 @@ func hostileJobs(t *testing.T) []byte {
 	return lines.Bytes()
 }
 
-// freePort returns an address of this machine that nobody serves at. The system gives no
-// such port to whoever asks for any, so that it is still free when it is used.
+// freePort returns an address of this machine that nobody serves at, nor will.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(6_000))
-		if _, taken := ports.LoadOrStore(addr, true); taken {
-			continue
-		}
-		l, err := net.Listen("tcp", addr) //nolint:noctx // at once
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Close()
-		return addr
-	}
+	l := fixture.Listen(t)
+	defer l.Close()
+	return l.Addr().String()
 }
-
-// ports are the addresses that freePort has returned, and those that were taken.
-var ports sync.Map
 
 // TestDashboard has a browser look at a worker from its start to its end, while the
 // hidden capacity is all but gone for a while, and compares what it shows with the
@@ -76,7 +56,6 @@ var ports sync.Map
 func TestDashboard(t *testing.T) {
 	b := page.Open(t, os.Getenv("UPWELL_CHROMIUM") == "required")
 	s := newStack(t, "--latency", "300ms", "--capacity", "calls=20 burst=1")
-	can := func(script string) { s.control(t, http.MethodPost, "capacity", strings.NewReader(script)) }
 	file := filepath.Join(t.TempDir(), "watched.jsonl")
 	const jobs = 2000 // so that it is not done before all has been seen
 	writeJobs(t, file, fixture.IDs("job", jobs))
@@ -103,13 +82,13 @@ func TestDashboard(t *testing.T) {
 		return fmt.Sprintf(`(() => { const w = upwell.state.width, a = upwell.series.get("").answered; const k = Math.ceil(%d / w); return a.slice(-k - 1, -1).reduce((x, y) => x + y, 0) / (k * w); })()`, n)
 	}
 	b.Until(lately(5) + " > 8")
-	can("calls=0.2 burst=1")
+	s.capacity(t, "calls=0.2 burst=1")
 	b.Until(lately(5) + " < 4")
 	b.Until(`upwell.state.worker.bound === "quota"`)
 	b.Shoot("cut")
-	can("calls=20 burst=1")
+	s.capacity(t, "calls=20 burst=1")
 	b.Until(lately(5) + " > 8")
-	can("calls=inf")
+	s.capacity(t, "calls=inf")
 	code, why := s.why(t, addr)
 	if code != 0 || !strings.Contains(why, "quota") {
 		t.Errorf("upwell why = %d, %s, want the quota among what holds it back", code, why)

@@ -41,9 +41,11 @@ func useConfigFile(parser *kong.Kong, args []string, getenv func(string) string)
 	values := make(map[string]any)
 	var bad []error
 	for _, s := range settings {
+		err := s.check(flags)
 		if _, twice := values[s.key]; twice {
-			bad = append(bad, fmt.Errorf("%s:%d: %s: set for the second time", path, s.line, s.key))
-		} else if err := s.check(flags); err != nil {
+			err = errors.New("set for the second time")
+		}
+		if err != nil {
 			bad = append(bad, fmt.Errorf("%s:%d: %s: %w", path, s.line, s.key, err))
 		}
 		values[s.key] = s.value

@@ -166,16 +166,21 @@ func (b *box) listen() {
 	}
 }
 
+// hasEnded reports whether it has, and log has all that it said.
+func (b *box) hasEnded() bool {
+	select {
+	case <-b.heard:
+		return true
+	default:
+		return false
+	}
+}
+
 // says waits until the container's log has a text.
 func (b *box) says(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "the container to say "+text, func() bool {
-		ended := false
-		select {
-		case <-b.heard:
-			ended = true
-		default:
-		}
+		ended := b.hasEnded()
 		said := strings.Contains(b.log.String(), text)
 		if ended && !said {
 			t.Fatalf("the container has ended and not said %q: %s", text, tail(b.log.String()))
@@ -202,14 +207,7 @@ func (b *box) exits(t *testing.T) int {
 		}
 		return !state.Running
 	})
-	eventually(t, "the end of the container's log", func() bool {
-		select {
-		case <-b.heard:
-			return true
-		default:
-			return false
-		}
-	})
+	eventually(t, "the end of the container's log", b.hasEnded)
 	return state.ExitCode
 }
 

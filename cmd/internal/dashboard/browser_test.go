@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +19,7 @@ import (
 
 	"upwell/cmd/internal/dashboard"
 	"upwell/cmd/internal/progress"
+	"upwell/integration/fixture"
 	"upwell/integration/page"
 	"upwell/jobs"
 	"upwell/throttle"
@@ -363,25 +363,11 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// lasting listens on a port that the system gives to nobody by itself, so that no
-// connection of another test's has it when it is listened on once more.
-func lasting(t *testing.T) net.Listener {
-	t.Helper()
-	for range 1000 {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", 11_000+rand.IntN(5000)))
-		if err == nil {
-			return l
-		}
-	}
-	t.Fatal("no port from 11000 to 15999 is free")
-	return nil
-}
-
 // TestConnectionLost stops the server under the page, and starts it again.
 func TestConnectionLost(t *testing.T) {
 	d := dashboard.New(dashboard.Config{Meter: progress.NewMeter(), Verb: "worker", Loopback: true})
 	h := patient(t, d.Handler())
-	first := &httptest.Server{Listener: lasting(t), Config: &http.Server{Handler: h}}
+	first := &httptest.Server{Listener: fixture.Listen(t), Config: &http.Server{Handler: h}}
 	first.Start()
 	b := browser(t)
 	b.Show(1280, 700, "light")
